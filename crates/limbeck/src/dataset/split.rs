@@ -1,0 +1,194 @@
+//! Training, calibration and test indices, by group and stratified by class.
+//!
+//! Images of one group are near-duplicates (frames of one drive towards a sign), so a group lies on
+//! one side as a whole; an image without a group is its own. The draw depends on the seed and on
+//! the samples, not on their order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::read::{Part, Source};
+use super::sample::{Sample, SampleId};
+use super::set::Dataset;
+use crate::error::{Error, Result};
+
+/// How large the sides are, as fractions of each class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SplitConfig {
+    /// Fraction for fitting thresholds, 0 or more. Default 0.15, about 31 images of the smallest
+    /// GTSRB class: one of its seven tracks.
+    pub calibration: f64,
+    /// Fraction for the final figures, 0 or more, used only where the source has no test part.
+    /// Default 0.15, as calibration.
+    pub test: f64,
+    /// Seed of the draw. Default 0.
+    pub seed: u64,
+}
+
+impl Default for SplitConfig {
+    fn default() -> Self {
+        Self { calibration: 0.15, test: 0.15, seed: 0 }
+    }
+}
+
+/// Where test images come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TestPart {
+    /// The source has a test part of its own: nothing is drawn for it.
+    Separate,
+    /// They are drawn from the training part.
+    Drawn,
+}
+
+impl TestPart {
+    /// [`Separate`](Self::Separate) if the source has a test part.
+    pub fn of(source: &Source) -> Self {
+        if source.count(Part::Test).is_some() { Self::Separate } else { Self::Drawn }
+    }
+}
+
+/// Indices of a data set, each in exactly one list, ascending.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// What models are trained on.
+    pub train: Vec<usize>,
+    /// What thresholds are fitted on.
+    pub calibration: Vec<usize>,
+    /// What final figures are taken on; empty where the source has a test part of its own.
+    pub test: Vec<usize>,
+}
+
+impl Split {
+    /// Draws a split.
+    ///
+    /// A side takes whole groups of a class until its fraction of the class's images is best met,
+    /// and at least one group if there are enough: a class of two groups or more is in training
+    /// and calibration, one of three or more in test too. A group of several labels counts for its
+    /// most frequent one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for fractions that are not in `[0, 1)` or leave nothing for training;
+    /// [`Error::Input`] for a class none of whose images would be in training.
+    pub fn draw(dataset: &Dataset, config: &SplitConfig, test: TestPart) -> Result<Self> {
+        let test_fraction = match test {
+            TestPart::Separate => 0.0,
+            TestPart::Drawn => config.test,
+        };
+        check_fraction("split.calibration", config.calibration)?;
+        check_fraction("split.test", test_fraction)?;
+        if config.calibration + test_fraction >= 1.0 {
+            let sum = config.calibration + test_fraction;
+            return Err(Error::config("split.calibration", sum, "below 1 together with split.test"));
+        }
+        let mut split = Self { train: Vec::new(), calibration: Vec::new(), test: Vec::new() };
+        for (class, mut groups) in strata(dataset.samples()) {
+            let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+            rng.set_stream(u64::from(class));
+            groups.shuffle(&mut rng);
+            split.deal(groups, [config.calibration, test_fraction]);
+        }
+        for side in [&mut split.train, &mut split.calibration, &mut split.test] {
+            side.sort_unstable();
+        }
+        split.check_classes(dataset)?;
+        Ok(split)
+    }
+
+    /// Deals the groups of one class, in the order drawn, to calibration, test and training.
+    fn deal(&mut self, groups: Vec<Vec<usize>>, [calibration, test]: [f64; 2]) {
+        let images: usize = groups.iter().map(Vec::len).sum();
+        let wanted = |fraction: f64| fraction * images as f64;
+        let mut groups = VecDeque::from(groups);
+        // One group stays for training, and one for test if there is a third.
+        let for_test = usize::from(test > 0.0);
+        take(&mut groups, &mut self.calibration, wanted(calibration), 1 + for_test);
+        take(&mut groups, &mut self.test, wanted(test), 1);
+        self.train.extend(groups.into_iter().flatten());
+    }
+
+    fn check_classes(&self, dataset: &Dataset) -> Result<()> {
+        let mut in_training = vec![false; dataset.classes().len()];
+        for &index in &self.train {
+            in_training[dataset.samples()[index].label as usize] = true;
+        }
+        let untrained = dataset.samples().iter().map(|s| s.label as usize).find(|&label| !in_training[label]);
+        match untrained {
+            None => Ok(()),
+            Some(label) => Err(Error::input(
+                "split",
+                format!("no training image of class {label} ({})", dataset.classes()[label]),
+                "a group of each class for training",
+            )),
+        }
+    }
+}
+
+/// Moves groups from the front to a side until about `wanted` images are there: at least one group
+/// if two are left, and further ones while more than `reserved` are left.
+fn take(groups: &mut VecDeque<Vec<usize>>, side: &mut Vec<usize>, wanted: f64, reserved: usize) {
+    if wanted == 0.0 {
+        return;
+    }
+    let mut taken = 0;
+    while let Some(next) = groups.front() {
+        let is_first = taken == 0;
+        let least = if is_first { 1 } else { reserved };
+        // With half of the group within what is wanted, taking it is nearer than leaving it.
+        let is_nearer = is_first || taken as f64 + next.len() as f64 / 2.0 <= wanted;
+        if groups.len() <= least || !is_nearer {
+            break;
+        }
+        taken += next.len();
+        side.extend(groups.pop_front().into_iter().flatten());
+    }
+}
+
+fn check_fraction(key: &str, value: f64) -> Result<()> {
+    if (0.0..1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(key, value, "a fraction from 0 to below 1"))
+}
+
+/// What orders and joins samples: the name of a group, or an image by itself.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum GroupKey<'a> {
+    Named(&'a str),
+    Single(&'a str, SampleId),
+}
+
+/// The groups of each class, in the order of their keys; indices within one by path and id.
+fn strata(samples: &[Sample]) -> BTreeMap<u32, Vec<Vec<usize>>> {
+    let mut groups: BTreeMap<GroupKey<'_>, Vec<usize>> = BTreeMap::new();
+    for (index, sample) in samples.iter().enumerate() {
+        let key = match &sample.group {
+            Some(name) => GroupKey::Named(name),
+            None => GroupKey::Single(&sample.path, sample.id),
+        };
+        groups.entry(key).or_default().push(index);
+    }
+    let mut strata: BTreeMap<u32, Vec<Vec<usize>>> = BTreeMap::new();
+    for group in groups.into_values() {
+        strata.entry(most_frequent_label(samples, &group)).or_default().push(group);
+    }
+    strata
+}
+
+/// The most frequent label of a group; of several, the lowest.
+fn most_frequent_label(samples: &[Sample], group: &[usize]) -> u32 {
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    for &index in group {
+        *counts.entry(samples[index].label).or_insert(0) += 1;
+    }
+    let most = counts.values().copied().max().unwrap_or(0);
+    counts.into_iter().find(|&(_, count)| count == most).map_or(0, |(label, _)| label)
+}
+
+#[cfg(test)]
+mod tests;

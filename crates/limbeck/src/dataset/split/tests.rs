@@ -1,0 +1,147 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::dataset::ImageSize;
+
+/// A set of 1 x 1 images of these (label, group) pairs.
+fn set(samples: &[(u32, Option<String>)]) -> Dataset {
+    let classes = 1 + samples.iter().map(|(label, _)| *label).max().unwrap_or(0).max(1);
+    let samples: Vec<_> = samples
+        .iter()
+        .enumerate()
+        .map(|(i, (label, group))| Sample::new(format!("{i}.png"), *label, group.clone(), b""))
+        .collect();
+    let pixels = vec![0; 3 * samples.len()];
+    let names = (0..classes).map(|class| class.to_string()).collect();
+    Dataset::from_images(samples, names, ImageSize { width: 1, height: 1 }, pixels).expect("valid")
+}
+
+/// `groups[class]` lists the sizes of the groups of a class; size 1 is an image without a group.
+fn grouped(groups: &[Vec<usize>]) -> Dataset {
+    let mut samples = Vec::new();
+    for (class, sizes) in groups.iter().enumerate() {
+        for (number, &size) in sizes.iter().enumerate() {
+            let name = (size > 1).then(|| format!("{class}_{number}"));
+            samples.extend((0..size).map(|_| (class as u32, name.clone())));
+        }
+    }
+    set(&samples)
+}
+
+fn groups_in<'a>(set: &'a Dataset, side: &[usize]) -> BTreeSet<&'a str> {
+    side.iter().filter_map(|&index| set.samples()[index].group.as_deref()).collect()
+}
+
+fn arb_groups() -> impl Strategy<Value = Vec<Vec<usize>>> {
+    let class = proptest::collection::vec(1usize..6, 1..9);
+    proptest::collection::vec(class, 2..5)
+}
+
+proptest! {
+    #[test]
+    fn sides_are_disjoint_complete_and_keep_groups_whole(
+        groups in arb_groups(), seed: u64, calibration in 0.05f64..0.5, test in 0.05f64..0.4,
+    ) {
+        let set = grouped(&groups);
+        let config = SplitConfig { calibration, test, seed };
+        let split = Split::draw(&set, &config, TestPart::Drawn).expect("one label a group");
+        let mut all = [&split.train[..], &split.calibration, &split.test].concat();
+        all.sort_unstable();
+        prop_assert_eq!(all, (0..set.len()).collect::<Vec<_>>());
+        let sides = [&split.train, &split.calibration, &split.test].map(|s| groups_in(&set, s));
+        prop_assert!(sides[0].is_disjoint(&sides[1]));
+        prop_assert!(sides[0].is_disjoint(&sides[2]));
+        prop_assert!(sides[1].is_disjoint(&sides[2]));
+        for (class, sizes) in groups.iter().enumerate() {
+            let has = |side: &[usize]| {
+                side.iter().any(|&index| set.samples()[index].label as usize == class)
+            };
+            prop_assert!(has(&split.train));
+            prop_assert!(sizes.len() < 2 || has(&split.calibration));
+            prop_assert!(sizes.len() < 3 || has(&split.test));
+        }
+    }
+
+    #[test]
+    fn the_order_of_samples_does_not_matter(groups in arb_groups(), seed: u64) {
+        let set = grouped(&groups);
+        let reversed: Vec<_> = (0..set.len()).rev().collect();
+        let mirrored = set.subset(&reversed);
+        let config = SplitConfig { seed, ..SplitConfig::default() };
+        let ids = |set: &Dataset| -> [BTreeSet<SampleId>; 3] {
+            let split = Split::draw(set, &config, TestPart::Drawn).expect("one label a group");
+            [split.train, split.calibration, split.test]
+                .map(|side| side.iter().map(|&index| set.samples()[index].id).collect())
+        };
+        prop_assert_eq!(ids(&set), ids(&mirrored));
+    }
+}
+
+#[test]
+fn one_seed_one_split_and_another_seed_another() {
+    let set = grouped(&[vec![3; 20], vec![3; 20]]);
+    let draw = |seed| {
+        let config = SplitConfig { seed, ..SplitConfig::default() };
+        Split::draw(&set, &config, TestPart::Separate).expect("one label a group")
+    };
+    assert_eq!(draw(7), draw(7));
+    assert_ne!(draw(7), draw(8));
+}
+
+#[test]
+fn fractions_are_met_in_each_class_to_half_a_group() {
+    let set = grouped(&[vec![1; 100], vec![5; 40]]);
+    let split = Split::draw(&set, &SplitConfig::default(), TestPart::Drawn).expect("valid");
+    let count =
+        |side: &[usize], label| side.iter().filter(|&&index| set.samples()[index].label == label).count();
+    // 15 of 100 single images; 30 of 200 images in groups of five.
+    for side in [&split.calibration, &split.test] {
+        assert_eq!((count(side, 0), count(side, 1)), (15, 30));
+    }
+}
+
+#[test]
+fn a_separate_test_part_or_a_fraction_of_zero_draws_nothing() {
+    let set = grouped(&[vec![1; 10], vec![1; 10]]);
+    let config = SplitConfig { calibration: 0.0, ..SplitConfig::default() };
+    let split = Split::draw(&set, &config, TestPart::Separate).expect("valid");
+    assert_eq!((split.train.len(), split.calibration.len(), split.test.len()), (20, 0, 0));
+}
+
+#[test]
+fn every_class_of_the_embedded_sample_is_in_training_and_calibration() {
+    let source = Source::embedded().expect("built in");
+    let size = ImageSize { width: 1, height: 1 };
+    let set = Dataset::load(&source, Part::Train, size, &mut |_, _| {}).expect("built in");
+    let split = Split::draw(&set, &SplitConfig::default(), TestPart::of(&source)).expect("valid");
+    let classes =
+        |side: &[usize]| -> BTreeSet<u32> { side.iter().map(|&index| set.samples()[index].label).collect() };
+    assert_eq!((classes(&split.train).len(), classes(&split.calibration).len()), (43, 43));
+    assert!(split.test.is_empty());
+}
+
+#[test]
+fn a_class_that_training_would_miss_is_named() {
+    // The only image of class 1 lies in a group of class 0, and some seed draws that group.
+    let group = |name: &str| Some(name.to_owned());
+    let set = set(&[(0, group("a")), (0, group("b")), (0, group("b")), (1, group("b")), (0, group("c"))]);
+    let errors: Vec<_> = (0..20)
+        .map(|seed| SplitConfig { seed, ..SplitConfig::default() })
+        .filter_map(|config| Split::draw(&set, &config, TestPart::Drawn).err())
+        .collect();
+    assert!(!errors.is_empty());
+    assert!(errors.iter().all(|e| e.to_string().contains("no training image of class 1")));
+}
+
+#[test]
+fn fractions_out_of_range_are_refused() {
+    let set = grouped(&[vec![1; 4], vec![1; 4]]);
+    for (calibration, test) in [(-0.1, 0.1), (f64::NAN, 0.1), (0.5, 0.5), (0.1, 1.0)] {
+        let config = SplitConfig { calibration, test, seed: 0 };
+        assert!(Split::draw(&set, &config, TestPart::Drawn).is_err(), "{calibration} {test}");
+    }
+    let config = SplitConfig { calibration: 0.5, test: 0.9, seed: 0 };
+    assert!(Split::draw(&set, &config, TestPart::Separate).is_ok(), "test is not used");
+}
