@@ -1,0 +1,231 @@
+//! The classifier: a convolutional trunk and a head with dropout.
+//!
+//! Trunk and head are apart because dropout lives in the head alone: Monte Carlo dropout passes share one
+//! run of the deterministic trunk.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::layers::{Dropout, Normalisation, linear};
+use super::resnet::{ResNet, stages};
+use super::vgg::Vgg;
+use super::{Model, weights};
+use crate::error::{Error, Result};
+use crate::rng::{Rng, Seed};
+
+/// Shape of the trunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Architecture {
+    /// Six 3x3 convolutions in three stages, each with batch norm and a max pool at its end.
+    Vgg,
+    /// ResNet of 8 layers.
+    ResNet8,
+    /// ResNet of 10 layers.
+    ResNet10,
+    /// ResNet of 14 layers.
+    ResNet14,
+    /// ResNet of 18 layers.
+    ResNet18,
+}
+
+impl Architecture {
+    fn stages(self) -> Option<&'static [usize]> {
+        match self {
+            Self::Vgg => None,
+            Self::ResNet8 => stages(8),
+            Self::ResNet10 => stages(10),
+            Self::ResNet14 => stages(14),
+            Self::ResNet18 => stages(18),
+        }
+    }
+}
+
+/// Everything that fixes a classifier's shape; stored with its weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifierSpec {
+    /// Shape of the trunk.
+    pub architecture: Architecture,
+    /// Channels of the first stage; later stages double it.
+    pub width: usize,
+    /// Units of the hidden dense layer.
+    pub hidden: usize,
+    /// Dropout probability before each dense layer.
+    pub dropout: f64,
+    /// Class names by class index.
+    pub classes: Vec<String>,
+    /// Height and width of the images, in pixels.
+    pub image_size: [usize; 2],
+    /// Input normalisation.
+    pub normalisation: Normalisation,
+    /// Softmax temperature it was trained at (1 = plain).
+    pub temperature: f64,
+}
+
+impl ClassifierSpec {
+    /// A network with fresh He-normal weights on `device`.
+    pub fn init(&self, device: &Device, rng: &mut Rng) -> Result<Classifier> {
+        self.check()?;
+        let (trunk, features) = match self.architecture.stages() {
+            None => {
+                (Trunk::Vgg(Vgg::new(self.width, device, rng)), Vgg::features(self.width, self.image_size))
+            }
+            Some(stages) => (
+                Trunk::ResNet(ResNet::new(stages, self.width, device, rng)),
+                ResNet::features(stages, self.width),
+            ),
+        };
+        Ok(Classifier {
+            trunk,
+            hidden: linear(features, self.hidden, device, rng),
+            output: linear(self.hidden, self.classes.len(), device, rng),
+            dropout: self.dropout,
+            mean: self.normalisation.mean,
+            std: self.normalisation.std,
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        let size = self.image_size;
+        if size.iter().any(|&side| side < 8 || side % 8 != 0) {
+            return Err(Error::config(
+                "data.image_size",
+                format!("{}x{}", size[1], size[0]),
+                "sides that are multiples of 8 pixels, 8 or more",
+            ));
+        }
+        if self.width == 0 || self.hidden == 0 {
+            return Err(Error::config("classifier.width, classifier.hidden", 0, "1 or more"));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::config("classifier.dropout", self.dropout, "a probability in [0, 1)"));
+        }
+        if self.classes.len() < 2 {
+            return Err(Error::input(
+                "classifier",
+                format!("{} classes", self.classes.len()),
+                "at least two",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Module, Debug)]
+enum Trunk {
+    Vgg(Vgg),
+    ResNet(ResNet),
+}
+
+/// A classifier in training; see [`ClassifierSpec::init`].
+#[derive(Module, Debug)]
+pub struct Classifier {
+    trunk: Trunk,
+    hidden: Linear,
+    output: Linear,
+    #[module(skip)]
+    dropout: f64,
+    #[module(skip)]
+    mean: [f32; 3],
+    #[module(skip)]
+    std: [f32; 3],
+}
+
+impl Classifier {
+    /// Features `[batch, features]` of images `[batch, 3, height, width]`: the deterministic part.
+    pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
+        let images = Normalisation { mean: self.mean, std: self.std }.forward(images);
+        match &self.trunk {
+            Trunk::Vgg(trunk) => trunk.forward(images),
+            Trunk::ResNet(trunk) => trunk.forward(images),
+        }
+    }
+
+    /// Logits `[batch, classes]` of features, with each dropout layer as `drop` says.
+    fn head(&self, features: Tensor<2>, mut drop: impl FnMut(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
+        let hidden = relu(self.hidden.forward(drop(features)));
+        self.output.forward(drop(hidden))
+    }
+
+    /// Logits in training: batch statistics and dropout.
+    pub fn train_logits(&self, images: Tensor<4>, rng: &mut Rng) -> Tensor<2> {
+        let dropout = Dropout { probability: self.dropout };
+        self.head(self.features(images), |features| dropout.each(features, rng))
+    }
+
+    /// Logits in inference (on a module that [`Module::valid`] returned).
+    pub fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        self.head(self.features(images), |features| features)
+    }
+}
+
+/// A finished classifier: weights that no longer change, and the spec that shaped them.
+#[derive(Clone, Debug)]
+pub struct TrainedClassifier {
+    network: Classifier,
+    spec: ClassifierSpec,
+    device: Device,
+}
+
+impl TrainedClassifier {
+    /// Freezes a network that finished training.
+    pub fn freeze(network: &Classifier, spec: ClassifierSpec, device: &Device) -> Self {
+        Self { network: network.valid(), spec, device: device.clone().without_autodiff() }
+    }
+
+    /// What it was built from.
+    pub fn spec(&self) -> &ClassifierSpec {
+        &self.spec
+    }
+
+    /// Features `[batch, features]` in front of the head.
+    pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
+        self.network.features(images)
+    }
+
+    /// Logits `[batch, classes]` of `passes` Monte Carlo dropout passes (Gal & Ghahramani 2016) over one run of the trunk.
+    ///
+    /// Each pass is one thinned network, drawn from `seed` and the same for every image: an answer depends on its image alone,
+    /// not on its neighbours in the batch.
+    pub fn dropout_passes(&self, images: Tensor<4>, passes: usize, seed: Seed) -> Vec<Tensor<2>> {
+        let features = self.network.features(images);
+        let dropout = Dropout { probability: self.network.dropout };
+        (0..passes)
+            .map(|pass| {
+                let mut rng = seed.step(pass).rng("dropout");
+                self.network.head(features.clone(), |features| dropout.shared(features, &mut rng))
+            })
+            .collect()
+    }
+
+    /// Writes weights and spec as safetensors, atomically; same weights, same bytes.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        weights::save(path, &self.network, "classifier", &self.spec)
+    }
+
+    /// Reads what [`save`](Self::save) wrote.
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        let device = device.clone().without_autodiff();
+        let file = weights::WeightFile::open(path)?;
+        let spec: ClassifierSpec = file.spec("classifier")?;
+        let network = file.apply(spec.init(&device, &mut Seed::new(0).rng("shape only"))?)?;
+        Ok(Self { network: network.valid(), spec, device })
+    }
+}
+
+impl Model for TrainedClassifier {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        self.network.logits(images)
+    }
+
+    fn device(&self) -> Device {
+        self.device.clone()
+    }
+}

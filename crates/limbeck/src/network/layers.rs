@@ -1,0 +1,153 @@
+//! Layers that the networks share: convolution blocks with He initialisation, input normalisation, dropout.
+
+use burn::module::{Module, Param};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::Rng as _;
+use rand_distr::{Distribution, StandardNormal};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::rng::Rng;
+
+/// Per-channel `(x − mean) / std`, inside the network.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Normalisation {
+    /// Subtracted from each of the channels red, green, blue, in pixel units.
+    pub mean: [f32; 3],
+    /// Divides each channel, in pixel units.
+    pub std: [f32; 3],
+}
+
+impl Default for Normalisation {
+    /// Centres `[0, 1]` and scales it to about unit variance, without looking at any data.
+    fn default() -> Self {
+        Self { mean: [0.5; 3], std: [0.25; 3] }
+    }
+}
+
+impl Normalisation {
+    /// Normalises `[batch, 3, height, width]`.
+    pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+        let device = images.device();
+        let channels = |values: [f32; 3]| Tensor::<1>::from_floats(values, &device).reshape([1, 3, 1, 1]);
+        (images - channels(self.mean)) * channels(self.std.map(f32::recip))
+    }
+}
+
+/// Inverted dropout (Srivastava 2014) with an explicit generator.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Probability of dropping a feature, in `[0, 1)`.
+    pub probability: f64,
+}
+
+impl Dropout {
+    /// Drops features of `[batch, features]`, for each image others.
+    pub fn each(&self, features: Tensor<2>, rng: &mut Rng) -> Tensor<2> {
+        let shape = features.dims();
+        self.drop(features, shape, rng)
+    }
+
+    /// Drops the same features for every image: one thinned network.
+    pub fn shared(&self, features: Tensor<2>, rng: &mut Rng) -> Tensor<2> {
+        let [_, length] = features.dims();
+        self.drop(features, [1, length], rng)
+    }
+
+    fn drop(&self, features: Tensor<2>, shape: [usize; 2], rng: &mut Rng) -> Tensor<2> {
+        if self.probability == 0.0 {
+            return features;
+        }
+        let kept = (1.0 / (1.0 - self.probability)) as f32;
+        let mask = (0..shape[0] * shape[1])
+            .map(|_| if rng.random::<f32>() < self.probability as f32 { 0.0 } else { kept })
+            .collect::<Vec<_>>();
+        let mask = Tensor::<2>::from_data(TensorData::new(mask, shape), &features.device());
+        features * mask
+    }
+}
+
+/// He-normal weights (He 2015): standard deviation `sqrt(2 / fan_in)`.
+fn he_normal<const D: usize>(
+    shape: [usize; D],
+    fan_in: usize,
+    device: &Device,
+    rng: &mut Rng,
+) -> Param<Tensor<D>> {
+    let deviation = (2.0 / fan_in as f64).sqrt() as f32;
+    let values = (0..shape.iter().product())
+        .map(|_| {
+            let draw: f32 = StandardNormal.sample(rng);
+            draw * deviation
+        })
+        .collect::<Vec<_>>();
+    Param::from_data(TensorData::new(values, shape), device)
+}
+
+/// A square convolution without initialisation noise of its own; `padding` keeps the size at stride 1.
+pub(super) fn conv(
+    channels: [usize; 2],
+    kernel: usize,
+    stride: usize,
+    bias: bool,
+    device: &Device,
+    rng: &mut Rng,
+) -> Conv2d {
+    let pad = kernel / 2;
+    let mut layer = Conv2dConfig::new(channels, [kernel, kernel])
+        .with_stride([stride, stride])
+        .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
+        .with_bias(bias)
+        .with_initializer(Initializer::Zeros)
+        .init(device);
+    layer.weight =
+        he_normal([channels[1], channels[0], kernel, kernel], channels[0] * kernel * kernel, device, rng);
+    layer
+}
+
+/// A dense layer.
+pub(super) fn linear(inputs: usize, outputs: usize, device: &Device, rng: &mut Rng) -> Linear {
+    let mut layer = LinearConfig::new(inputs, outputs).with_initializer(Initializer::Zeros).init(device);
+    layer.weight = he_normal([inputs, outputs], inputs, device, rng);
+    layer
+}
+
+/// Convolution 3x3, batch norm, ReLU.
+#[derive(Module, Debug)]
+pub(super) struct ConvBlock {
+    conv: Conv2d,
+    norm: BatchNorm,
+}
+
+impl ConvBlock {
+    pub(super) fn new(channels: [usize; 2], stride: usize, device: &Device, rng: &mut Rng) -> Self {
+        Self::with_kernel(channels, 3, stride, device, rng)
+    }
+
+    /// The same with another kernel size, as in a residual block's projection.
+    pub(super) fn with_kernel(
+        channels: [usize; 2],
+        kernel: usize,
+        stride: usize,
+        device: &Device,
+        rng: &mut Rng,
+    ) -> Self {
+        Self {
+            conv: conv(channels, kernel, stride, false, device, rng),
+            norm: BatchNormConfig::new(channels[1]).init(device),
+        }
+    }
+
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        relu(self.forward_linear(x))
+    }
+
+    /// Without the ReLU, for residual branches.
+    pub(super) fn forward_linear(&self, x: Tensor<4>) -> Tensor<4> {
+        self.norm.forward(self.conv.forward(x))
+    }
+}

@@ -1,0 +1,66 @@
+//! Networks: the classifiers and the denoising autoencoders, each from a config, with weights on disk.
+//!
+//! Images are `[batch, 3, height, width]` with pixels in `[0, 1]`; normalisation is part of the network, so an
+//! attack's eps is always in pixel units. A network in training is a plain Burn module; a finished one is a
+//! [`TrainedClassifier`] or [`TrainedAutoencoder`], whose layers can no longer change: batch norm uses its running statistics,
+//! dropout is off unless passes are asked for, and gradients flow to the images alone.
+
+mod autoencoder;
+mod classifier;
+mod layers;
+mod resnet;
+mod vgg;
+mod weights;
+
+pub use autoencoder::{Autoencoder, AutoencoderKind, AutoencoderSpec, TrainedAutoencoder};
+pub use classifier::{Architecture, Classifier, ClassifierSpec, TrainedClassifier};
+pub use layers::{Dropout, Normalisation};
+
+use burn::tensor::{Device, Tensor};
+
+/// Anything that answers images with logits: a classifier, a classifier behind a DAE, a user's own network.
+///
+/// An attack needs no more than this: the input gradient comes from autodiff.
+pub trait Model {
+    /// Logits `[batch, classes]` of images `[batch, 3, height, width]` in `[0, 1]`.
+    fn logits(&self, images: Tensor<4>) -> Tensor<2>;
+
+    /// Where the weights live.
+    fn device(&self) -> Device;
+}
+
+/// A classifier with its logits divided by the temperature that it was trained at.
+///
+/// Its answers are the classifier's own. A distilled student's logits are T times larger than usual, so at T = 1 its softmax
+/// saturates and gradients vanish: an attack that minds this sees z/T (Carlini & Wagner 2017, section IV).
+pub struct Tempered<'a>(pub &'a TrainedClassifier);
+
+impl Model for Tempered<'_> {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        self.0.logits(images).div_scalar(self.0.spec().temperature)
+    }
+
+    fn device(&self) -> Device {
+        self.0.device()
+    }
+}
+
+/// A classifier that looks at the reconstruction instead of the image: logits(D(x)).
+///
+/// Gradients flow through the autoencoder, so an attack on it is an attack on the whole defence.
+pub struct Defended<'a> {
+    /// The denoiser in front.
+    pub autoencoder: &'a TrainedAutoencoder,
+    /// The classifier behind.
+    pub classifier: &'a TrainedClassifier,
+}
+
+impl Model for Defended<'_> {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        self.classifier.logits(self.autoencoder.reconstruct(images))
+    }
+
+    fn device(&self) -> Device {
+        self.classifier.device()
+    }
+}
