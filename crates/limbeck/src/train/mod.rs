@@ -1,0 +1,211 @@
+//! Training: one loop for every network, losses as closures over a batch, schedules, augmentation, checkpoints.
+//!
+//! The loop knows nothing of classifiers or autoencoders. It draws batches, steps the optimiser, validates after each
+//! epoch, keeps the best weights by validation loss, stops early when asked to, and can go on from its last epoch.
+
+mod augment;
+mod checkpoint;
+mod classifier;
+mod loss;
+mod optimiser;
+mod schedule;
+
+pub use augment::{Augmentation, augment};
+pub use checkpoint::Checkpoints;
+pub(crate) use classifier::INFERENCE_BATCH;
+pub use classifier::{Targets, train_classifier};
+pub use loss::{entropy_of, soft_cross_entropy};
+pub use optimiser::OptimiserConfig;
+pub use schedule::Schedule;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use rand::seq::SliceRandom;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::rng::{Rng, Seed};
+
+/// How a network is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images in a step.
+    pub batch: usize,
+    /// The optimiser and its settings.
+    pub optimiser: OptimiserConfig,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// How the learning rate moves over the steps.
+    pub schedule: Schedule,
+    /// Stop after this many epochs without a better validation loss; 0 = never.
+    #[serde(default)]
+    pub patience: usize,
+    /// Label smoothing (Szegedy 2016), off by default.
+    #[serde(default)]
+    pub label_smoothing: f64,
+    /// Random changes to training images.
+    #[serde(default)]
+    pub augmentation: Augmentation,
+}
+
+impl TrainConfig {
+    /// Refuses settings that are not finite or out of range; `key` names the table in the config.
+    pub fn check(&self, key: &str) -> Result<()> {
+        let positive = |name: &str, value: usize| match value {
+            0 => Err(Error::config(format!("{key}.{name}"), value, "1 or more")),
+            _ => Ok(()),
+        };
+        positive("epochs", self.epochs)?;
+        positive("batch", self.batch)?;
+        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
+            return Err(Error::config(
+                format!("{key}.learning_rate"),
+                self.learning_rate,
+                "a finite number above 0",
+            ));
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            return Err(Error::config(
+                format!("{key}.label_smoothing"),
+                self.label_smoothing,
+                "a share in [0, 1)",
+            ));
+        }
+        self.optimiser.check(&format!("{key}.optimiser"))?;
+        self.schedule.check(&format!("{key}.schedule"))?;
+        self.augmentation.check(&format!("{key}.augmentation"))
+    }
+}
+
+/// Figures of a network on the calibration split.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// Mean loss, the figure that picks the best epoch.
+    pub loss: f64,
+    /// What the network is for: accuracy of a classifier, mean reconstruction error of an autoencoder.
+    pub metric: f64,
+}
+
+/// One finished epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Mean loss over the training batches.
+    pub train_loss: f64,
+    /// Figures on the calibration split.
+    pub validation: Validation,
+}
+
+/// What a network learns from; see [`fit`].
+pub trait Task<M> {
+    /// Number of training images.
+    fn len(&self) -> usize;
+
+    /// Mean loss of the images at `indices`, drawing augmentation and dropout from `rng`.
+    fn loss(&self, network: &M, indices: &[usize], rng: &mut Rng) -> Result<Tensor<1>>;
+
+    /// Figures on the calibration split, with the network in inference mode.
+    fn validate(&self, network: &M) -> Result<Validation>;
+}
+
+/// Trains `network` on `task` and returns it with its best weights, and the learning curve.
+///
+/// Every epoch draws from a seed of its own, so a run that goes on from a checkpoint ends with the same bytes as one that was never stopped.
+///
+/// # Errors
+/// [`Error::Numeric`] when the loss leaves the finite numbers, [`Error::Interrupted`] when the caller asks to stop.
+pub fn fit<M: Module + 'static>(
+    mut network: M,
+    task: &dyn Task<M>,
+    config: &TrainConfig,
+    seed: Seed,
+    checkpoints: &Checkpoints,
+    progress: &dyn Progress,
+) -> Result<(M, Vec<Epoch>)> {
+    let images = task.len();
+    if images == 0 {
+        return Err(Error::input("training", "no images", "at least one"));
+    }
+    let steps = images.div_ceil(config.batch);
+    let mut optimiser = config.optimiser.init();
+    let mut history = History::default();
+    if let Some(state) = checkpoints.load(&network)? {
+        optimiser = state.load_optimiser(optimiser)?;
+        (network, history) = (state.network, state.history);
+    }
+    while history.epochs.len() < config.epochs && !history.exhausted(config.patience) {
+        let epoch = history.epochs.len();
+        let epoch_seed = seed.child("epochs").step(epoch);
+        let mut order: Vec<usize> = (0..images).collect();
+        order.shuffle(&mut epoch_seed.rng("order"));
+        let mut rng = epoch_seed.rng("batches");
+        let mut loss_sum = 0.0;
+        for (step, indices) in order.chunks(config.batch).enumerate() {
+            progress.check()?;
+            let loss = task.loss(&network, indices, &mut rng)?;
+            let value = f64::from(loss.clone().into_scalar::<f32>());
+            if !value.is_finite() {
+                return Err(Error::Numeric {
+                    operation: "training",
+                    found: format!(
+                        "a loss of {value} in epoch {}, step {}: lower the learning rate",
+                        epoch + 1,
+                        step + 1
+                    ),
+                });
+            }
+            loss_sum += value * indices.len() as f64;
+            let gradients = GradientsParams::from_grads(loss.backward(), &network);
+            let rate =
+                config.schedule.rate(config.learning_rate, epoch * steps + step, config.epochs * steps);
+            network = optimiser.step(rate, network, gradients);
+            progress.advance(
+                (epoch * images + step * config.batch + indices.len()) as u64,
+                (config.epochs * images) as u64,
+            );
+        }
+        let validation = task.validate(&network.valid())?;
+        history.push(Epoch { train_loss: loss_sum / images as f64, validation }, &network)?;
+        checkpoints.save(&network, &optimiser, &history)?;
+    }
+    let network = history.best_network(network)?;
+    Ok((network, history.epochs))
+}
+
+/// The learning curve so far, and the weights of its best epoch.
+#[derive(Default)]
+struct History {
+    epochs: Vec<Epoch>,
+    best: Option<(usize, checkpoint::Weights)>,
+}
+
+impl History {
+    fn push<M: Module>(&mut self, epoch: Epoch, network: &M) -> Result<()> {
+        let better = self
+            .best
+            .as_ref()
+            .is_none_or(|(index, _)| epoch.validation.loss < self.epochs[*index].validation.loss);
+        if better {
+            self.best = Some((self.epochs.len(), checkpoint::Weights::of(network)?));
+        }
+        self.epochs.push(epoch);
+        Ok(())
+    }
+
+    fn exhausted(&self, patience: usize) -> bool {
+        let since_best = self.best.as_ref().map_or(0, |(index, _)| self.epochs.len() - 1 - index);
+        patience > 0 && since_best >= patience
+    }
+
+    fn best_network<M: Module>(&self, network: M) -> Result<M> {
+        match &self.best {
+            Some((_, weights)) => weights.put_into(network),
+            None => Ok(network),
+        }
+    }
+}
