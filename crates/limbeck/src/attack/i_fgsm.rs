@@ -1,0 +1,31 @@
+//! Iterative FGSM, the basic iterative method: x_{t+1} = clip_{x±eps,[0,1]}(x_t + a · sign ∇L), x_0 = x (Kurakin 2016, equation 2).
+
+use burn::tensor::{Int, Tensor};
+
+use super::{Attack, ThreatModel, input_gradient};
+use crate::error::Result;
+use crate::network::Model;
+
+/// Sign steps, projected to the ball after each; sign(0) = 0, no random start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct IFgsm {
+    /// Step size a, in pixel units.
+    pub step: f64,
+    /// Number of steps.
+    pub steps: usize,
+}
+
+impl Attack for IFgsm {
+    fn propose(
+        &self,
+        model: &dyn Model,
+        threat: ThreatModel,
+        images: Tensor<4>,
+        labels: Tensor<1, Int>,
+    ) -> Result<Tensor<4>> {
+        (0..self.steps).try_fold(images.clone(), |current, _| {
+            let gradient = input_gradient(model, current.clone(), labels.clone())?;
+            Ok(threat.project(&images, current + gradient.sign().mul_scalar(self.step)))
+        })
+    }
+}
