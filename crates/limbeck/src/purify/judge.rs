@@ -1,0 +1,188 @@
+//! From scores to verdicts, with the reason in words.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ledger::{Ledger, LedgerRow};
+use super::scores::{Defence, ScoreKind, Scored, TABLE, score_all};
+use super::threshold::{CalibrationScores, Rule, Threshold};
+use super::verdict::Verdict;
+use crate::craft::quantise;
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::tensors::values;
+
+/// How the audited set is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PurifyConfig {
+    /// The score that decides; all scores are in the ledger.
+    pub score: ScoreKind,
+    /// How the threshold is fitted on the calibration split.
+    pub rule: Rule,
+    /// What happens to a flagged image.
+    pub flagged: FlaggedPolicy,
+    /// Temperature on the first distribution of the KL score (AdversarialAE: 1).
+    pub kl_temperature: f64,
+}
+
+/// What happens to an image whose score is above the threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FlaggedPolicy {
+    /// Reconstructed if the classifier reads its label in the reconstruction, discarded if not.
+    Decide,
+    /// Always discarded.
+    Discard,
+    /// Always reconstructed.
+    Reconstruct,
+}
+
+impl PurifyConfig {
+    pub(crate) fn check(&self, key: &str) -> Result<()> {
+        if !(self.kl_temperature.is_finite() && self.kl_temperature > 0.0) {
+            return Err(Error::config(
+                format!("{key}.kl_temperature"),
+                self.kl_temperature,
+                "a finite number above 0",
+            ));
+        }
+        match self.rule {
+            Rule::Percentile { percentile, margin } => {
+                if !(0.0..=100.0).contains(&percentile) {
+                    return Err(Error::config(format!("{key}.rule.percentile"), percentile, "0 to 100"));
+                }
+                if !margin.is_finite() {
+                    return Err(Error::config(format!("{key}.rule.margin"), margin, "a finite number"));
+                }
+            }
+            Rule::Fpr { fpr } => {
+                if !(fpr > 0.0 && fpr < 1.0) {
+                    return Err(Error::config(format!("{key}.rule.fpr"), fpr, "a rate in (0, 1)"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The judged set.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// One row an image, in the set's order.
+    pub ledger: Ledger,
+    /// The threshold of each score, in the order of the table of scores.
+    pub thresholds: Vec<Threshold>,
+    /// Scores of the calibration images, one column for each score.
+    pub calibration: Vec<CalibrationScores>,
+}
+
+/// Scores `audited`, fits thresholds on `calibration` alone, and decides.
+///
+/// # Errors
+/// Refuses an empty calibration split; reports scores that are not finite.
+pub fn judge(
+    audited: &Dataset,
+    calibration: &Dataset,
+    defence: &Defence<'_>,
+    config: &PurifyConfig,
+    progress: &dyn Progress,
+) -> Result<Judgement> {
+    progress.task("scoring calibration images", "images");
+    let columns = columns(&score_all(calibration, defence, progress)?);
+    let calibration = columns.into_iter().map(CalibrationScores::new).collect::<Result<Vec<_>>>()?;
+    let thresholds =
+        calibration.iter().map(|scores| Threshold::infer(scores, config.rule)).collect::<Result<Vec<_>>>()?;
+    progress.task("scoring the audited images", "images");
+    let scored = score_all(audited, defence, progress)?;
+    let decisive = config.score.position();
+    let (threshold, reference) = (&thresholds[decisive], &calibration[decisive]);
+    let rows = audited
+        .samples()
+        .iter()
+        .zip(scored)
+        .map(|(sample, scored)| {
+            let suspicion = scored.scores[decisive];
+            let (verdict, reason) =
+                decide(&scored, suspicion, threshold, sample.label, config, audited.classes());
+            LedgerRow {
+                id: sample.id.to_string(),
+                path: sample.path.clone(),
+                label: sample.label,
+                suspicion,
+                p_value: reference.p_value(suspicion),
+                threshold: threshold.value(),
+                verdict,
+                reason,
+                scores: scored.scores,
+            }
+        })
+        .collect();
+    let score_names = TABLE.iter().map(|(_, name, _)| (*name).to_owned()).collect();
+    Ok(Judgement { ledger: Ledger { score_names, rows }, thresholds, calibration })
+}
+
+fn columns(scored: &[Scored]) -> Vec<Vec<f64>> {
+    (0..TABLE.len()).map(|column| scored.iter().map(|image| image.scores[column]).collect()).collect()
+}
+
+fn decide(
+    scored: &Scored,
+    suspicion: f64,
+    threshold: &Threshold,
+    label: u32,
+    config: &PurifyConfig,
+    classes: &[String],
+) -> (Verdict, String) {
+    let name = config.score.name();
+    if !threshold.flags(suspicion) {
+        return (Verdict::Keep, format!("{name} is within what clean calibration images show"));
+    }
+    let flagged = format!("{name} is above the threshold");
+    let class = |index: u32| classes.get(index as usize).map_or("?", String::as_str);
+    let restored = scored.restored_answer == label;
+    match config.flagged {
+        FlaggedPolicy::Discard => (Verdict::Discard, flagged),
+        FlaggedPolicy::Reconstruct => (Verdict::Reconstruct, flagged),
+        FlaggedPolicy::Decide if restored => {
+            (Verdict::Reconstruct, format!("{flagged}; its reconstruction still reads as its label"))
+        }
+        FlaggedPolicy::Decide => (
+            Verdict::Discard,
+            format!(
+                "{flagged}; its reconstruction reads as \"{}\", its label is \"{}\"",
+                class(scored.restored_answer),
+                class(label)
+            ),
+        ),
+    }
+}
+
+/// The purified set and the audited position of each of its images: kept images as they are, reconstructed ones as D(x) in 8 bits.
+pub fn purified_set(
+    audited: &Dataset,
+    ledger: &Ledger,
+    defence: &Defence<'_>,
+) -> Result<(Dataset, Vec<usize>)> {
+    if ledger.rows.len() != audited.len() {
+        return Err(Error::input(
+            "purify",
+            format!("{} ledger rows", ledger.rows.len()),
+            format!("{} images", audited.len()),
+        ));
+    }
+    let with = |verdict: Verdict| {
+        (0..audited.len()).filter(move |&index| ledger.rows[index].verdict == verdict).collect::<Vec<_>>()
+    };
+    let reconstructed = with(Verdict::Reconstruct);
+    let mut images = Vec::with_capacity(reconstructed.len());
+    for chunk in reconstructed.chunks(crate::train::INFERENCE_BATCH) {
+        let output = defence.autoencoder.reconstruct(audited.batch(chunk, defence.autoencoder.device())?);
+        images.extend(values(output)?.chunks_exact(audited.size().bytes()).map(quantise));
+    }
+    let kept: Vec<usize> =
+        (0..audited.len()).filter(|&index| ledger.rows[index].verdict != Verdict::Discard).collect();
+    let restored = audited.with_pixels(reconstructed.into_iter().zip(images))?;
+    Ok((restored.subset(&kept), kept))
+}

@@ -1,0 +1,18 @@
+//! Purification: a denoising autoencoder is trained, images are scored with it, a threshold is fitted on calibration
+//! images, and each image of the audited set is kept, reconstructed or discarded. This room never sees the truth manifest.
+
+mod dae;
+mod judge;
+mod ledger;
+mod noise;
+mod scores;
+mod threshold;
+mod verdict;
+
+pub use dae::{Twins, craft_twins, train_autoencoder};
+pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, judge, purified_set};
+pub use ledger::{Ledger, LedgerRow};
+pub use noise::NoiseConfig;
+pub use scores::{Defence, Score, ScoreKind, TABLE};
+pub use threshold::{CalibrationScores, Rule, Threshold};
+pub use verdict::Verdict;
