@@ -1,0 +1,166 @@
+//! A teacher's soft labels, keyed by sample id, never by position.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::builder::{FixedSizeListBuilder, Float32Builder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float32Type;
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Schema};
+use burn::tensor::activation::softmax;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::properties::WriterProperties;
+
+use crate::artefact::write_atomically;
+use crate::dataset::{Dataset, SampleId};
+use crate::error::{Error, Result};
+use crate::network::{Model, TrainedClassifier};
+use crate::progress::Progress;
+use crate::tensors::values;
+use crate::train::{INFERENCE_BATCH, Targets};
+
+/// softmax(z_t(x)/T) of each image (Papernot 2016, equation 2).
+#[derive(Clone, Debug, PartialEq)]
+pub struct SoftLabels {
+    classes: usize,
+    ids: Vec<SampleId>,
+    /// `[images, classes]`, row by row.
+    probabilities: Vec<f32>,
+}
+
+impl SoftLabels {
+    /// Asks the teacher, at the temperature that it was trained at.
+    pub fn compute(teacher: &TrainedClassifier, set: &Dataset, progress: &dyn Progress) -> Result<Self> {
+        progress.task("soft labels", "images");
+        let device = teacher.device();
+        let indices: Vec<usize> = (0..set.len()).collect();
+        let mut probabilities = Vec::with_capacity(set.len() * set.classes().len());
+        for chunk in indices.chunks(INFERENCE_BATCH) {
+            progress.check()?;
+            let logits = teacher.logits(set.batch(chunk, &device)?);
+            probabilities.extend(values(softmax(logits.div_scalar(teacher.spec().temperature), 1))?);
+            progress.advance((probabilities.len() / set.classes().len()) as u64, set.len() as u64);
+        }
+        Ok(Self {
+            classes: set.classes().len(),
+            ids: set.samples().iter().map(|sample| sample.id).collect(),
+            probabilities,
+        })
+    }
+
+    /// The labels of a set's images in the set's order.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names the first image without a soft label.
+    pub fn targets(&self, set: &Dataset) -> Result<Targets> {
+        let rows: HashMap<SampleId, usize> =
+            self.ids.iter().enumerate().map(|(row, id)| (*id, row)).collect();
+        let mut targets = Vec::with_capacity(set.len() * self.classes);
+        for sample in set.samples() {
+            let row = *rows.get(&sample.id).ok_or_else(|| {
+                Error::input(
+                    "soft labels",
+                    format!("no row for {} ({})", sample.id, sample.path),
+                    "one for each image",
+                )
+            })?;
+            targets.extend_from_slice(self.row(row));
+        }
+        Ok(Targets::Soft(targets))
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        &self.probabilities[row * self.classes..(row + 1) * self.classes]
+    }
+
+    /// Mean soft label r_c of the images that the teacher reads as class c, one row a class.
+    ///
+    /// A class that no image is read as has the uniform distribution: nothing is known of it.
+    pub fn class_references(&self) -> Vec<Vec<f32>> {
+        let mut sums = vec![vec![0f64; self.classes]; self.classes];
+        let mut counts = vec![0u64; self.classes];
+        for row in self.probabilities.chunks_exact(self.classes) {
+            let class =
+                (0..self.classes).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+            counts[class] += 1;
+            sums[class].iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+        }
+        sums.into_iter()
+            .zip(counts)
+            .map(|(sum, count)| match count {
+                0 => vec![1.0 / self.classes as f32; self.classes],
+                _ => sum.into_iter().map(|value| (value / count as f64) as f32).collect(),
+            })
+            .collect()
+    }
+
+    /// Writes parquet with columns `id` and `probabilities`, atomically.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let unfit = |error: &dyn std::fmt::Display| {
+            Error::artefact(path, error.to_string(), "soft labels that can be written")
+        };
+        let size = i32::try_from(self.classes).map_err(|error| unfit(&error))?;
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let mut lists = FixedSizeListBuilder::new(Float32Builder::new(), size).with_field(item.clone());
+        for row in self.probabilities.chunks_exact(self.classes) {
+            lists.values().append_slice(row);
+            lists.append(true);
+        }
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("id", DataType::Utf8, false),
+            Field::new("probabilities", DataType::FixedSizeList(item, size), false),
+        ]));
+        let ids: ArrayRef = Arc::new(StringArray::from_iter_values(self.ids.iter().map(ToString::to_string)));
+        let batch = RecordBatch::try_new(schema.clone(), vec![ids, Arc::new(lists.finish())])
+            .map_err(|error| unfit(&error))?;
+        let properties = WriterProperties::builder().set_created_by("limbeck".to_owned()).build();
+        let mut bytes = Vec::new();
+        let mut writer =
+            ArrowWriter::try_new(&mut bytes, schema, Some(properties)).map_err(|error| unfit(&error))?;
+        writer.write(&batch).map_err(|error| unfit(&error))?;
+        writer.close().map_err(|error| unfit(&error))?;
+        write_atomically(path, |file| file.write_all(&bytes).map_err(Error::io("write", path)))
+    }
+
+    /// Reads what [`save`](Self::save) wrote.
+    pub fn load(path: &Path) -> Result<Self> {
+        let unfit = |found: String| {
+            Error::artefact(path, found, "soft labels written by limbeck (id, probabilities)")
+        };
+        let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+            .and_then(|builder| builder.build())
+            .map_err(|error| unfit(error.to_string()))?;
+        let (mut ids, mut probabilities, mut classes) = (Vec::new(), Vec::new(), 0);
+        for batch in reader {
+            let batch = batch.map_err(|error| unfit(error.to_string()))?;
+            let column =
+                |name: &str| batch.column_by_name(name).ok_or_else(|| unfit(format!("no column `{name}`")));
+            let id_column = column("id")?;
+            let names =
+                id_column.as_string_opt::<i32>().ok_or_else(|| unfit("`id` that is not text".to_owned()))?;
+            let list_column = column("probabilities")?;
+            let lists = list_column
+                .as_fixed_size_list_opt()
+                .ok_or_else(|| unfit("`probabilities` that is not a fixed-size list".to_owned()))?;
+            classes = lists.value_length() as usize;
+            let values = lists
+                .values()
+                .as_primitive_opt::<Float32Type>()
+                .ok_or_else(|| unfit("`probabilities` that are not float32".to_owned()))?;
+            for name in names {
+                ids.push(
+                    name.unwrap_or_default().parse::<SampleId>().map_err(|error| unfit(error.to_string()))?,
+                );
+            }
+            probabilities.extend_from_slice(values.values());
+        }
+        if classes == 0 || probabilities.len() != ids.len() * classes {
+            return Err(unfit(format!("{} ids and {} probabilities", ids.len(), probabilities.len())));
+        }
+        Ok(Self { classes, ids, probabilities })
+    }
+}
