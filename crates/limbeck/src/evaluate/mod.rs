@@ -1,0 +1,21 @@
+//! Honest evaluation: accuracy, robustness, detection quality, restoration, abstention. The only room that joins truth and scores.
+//!
+//! Nothing is fitted here: thresholds, weights and the null rule come in finished. Attacks are white box, on the very model
+//! that they are counted for, with gradients at z/T for a model that was trained at temperature T.
+
+mod checks;
+mod detection;
+mod examples;
+pub mod image_quality;
+pub mod metrics;
+mod restoration;
+pub mod results;
+mod robustness;
+mod statements;
+
+pub use checks::self_checks;
+pub use detection::{Truth, class_rows, detection, suspicion_points, verdict_counts};
+pub use examples::triptychs;
+pub use restoration::restoration;
+pub use robustness::{AttackedSet, abstention, accuracy, attack_set, attacked_accuracy};
+pub use statements::statements;

@@ -1,0 +1,409 @@
+//! The recorded results of a run: everything that a report prints.
+//!
+//! Written as `evaluation.json`, read by [`crate::report`]. It holds no clock reading and no path of
+//! the machine's own, so that the same config and seed give the same bytes. Rates are kept as counts; intervals are
+//! derived where they are printed. `true` always means poisoned or adversarial; a larger score is more suspicious;
+//! pixels and eps are in `[0, 1]`.
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::purify::Verdict;
+
+/// All results of one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// Version of limbeck that wrote it.
+    pub limbeck_version: String,
+    /// Hash of the resolved config.
+    pub config_hash: String,
+    /// The resolved config, as TOML.
+    pub config_toml: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// What was read.
+    pub dataset: DatasetSummary,
+    /// What the run's own simulated attacker put in; `None` when the set was audited as it came.
+    pub poison: Option<PoisonSummary>,
+    /// How many images got which verdict.
+    pub verdicts: VerdictCounts,
+    /// Per class: sizes, verdicts, both error kinds where the truth is known.
+    pub by_class: Vec<ClassRow>,
+    /// Detection quality of each score; empty without the truth.
+    pub detection: Vec<ScoreDetection>,
+    /// The denoising autoencoder's training and restoration quality.
+    pub dae: DaeSummary,
+    /// Accuracy of each model, clean and attacked.
+    pub models: Vec<ModelRow>,
+    /// No filter, limbeck's filter, random filter of equal size, perfect filter.
+    pub controls: Vec<ControlRow>,
+    /// The null output of the student.
+    pub abstention: AbstentionSummary,
+    /// Learning curves of each classifier.
+    pub classifier_curves: Vec<ClassifierCurve>,
+    /// Figure 1: suspicion of each image of the audited training set against the threshold.
+    pub suspicion_points: Vec<SuspicionPoint>,
+    /// The threshold that `suspicion_points` are held against.
+    pub suspicion_threshold: f64,
+    /// Name of the score in `suspicion_points`.
+    pub suspicion_score: String,
+    /// Original, suspicious and reconstructed images side by side.
+    pub triptychs: Vec<Triptych>,
+    /// Self-checks of the evaluation (gradient masking and the like).
+    pub checks: Vec<Check>,
+    /// Plain statements of what worked and what failed, derived from the figures above.
+    pub statements: Vec<Statement>,
+}
+
+/// The image set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetSummary {
+    /// "embedded GTSRB sample" or the file name of the source.
+    pub name: String,
+    /// Class names by class index.
+    pub classes: Vec<String>,
+    /// Images used for training.
+    pub train_images: u64,
+    /// Images held out to fit thresholds, early stopping and the null rule.
+    pub calibration_images: u64,
+    /// Images that nothing was fitted on.
+    pub test_images: u64,
+    /// Width and height that the networks see, in pixels.
+    pub image_size: [u32; 2],
+    /// Hash over all sample ids.
+    pub content_hash: String,
+}
+
+/// The simulated poison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoisonSummary {
+    /// "fgsm" or "i-fgsm".
+    pub attack: String,
+    /// L-infinity radius, in `[0, 1]` pixel units.
+    pub eps: f64,
+    /// Step size, in pixel units.
+    pub step: f64,
+    /// Gradient steps.
+    pub steps: u32,
+    /// Share of the training set that was asked for.
+    pub fraction: f64,
+    /// "kept" or "changed".
+    pub label: String,
+    /// Images poisoned.
+    pub images: u64,
+    /// Architecture of the attacker's own network.
+    pub surrogate: String,
+    /// The surrogate's accuracy on the poisoned images' clean originals.
+    pub surrogate_clean: Rate,
+    /// The surrogate's accuracy on the poisoned images.
+    pub surrogate_attacked: Rate,
+}
+
+/// Successes out of trials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// How many succeeded.
+    pub successes: u64,
+    /// Out of how many.
+    pub trials: u64,
+}
+
+impl Rate {
+    /// Counts the `true`s.
+    pub fn of(outcomes: impl IntoIterator<Item = bool>) -> Self {
+        outcomes.into_iter().fold(Self::default(), |rate, success| Self {
+            successes: rate.successes + u64::from(success),
+            trials: rate.trials + 1,
+        })
+    }
+
+    /// The share of successes in `[0, 1]`; `None` without trials.
+    pub fn share(self) -> Option<f64> {
+        (self.trials > 0).then(|| self.successes as f64 / self.trials as f64)
+    }
+
+    /// Wilson's 95 % score interval (Wilson 1927); `None` without trials.
+    pub fn wilson(self) -> Option<[f64; 2]> {
+        const Z: f64 = 1.959_963_984_540_054; // 97.5 % quantile of the standard normal
+        let (share, n) = (self.share()?, self.trials as f64);
+        let z2 = Z * Z / n;
+        let centre = (share + z2 / 2.0) / (1.0 + z2);
+        let half = Z * (share * (1.0 - share) / n + z2 / (4.0 * n)).sqrt() / (1.0 + z2);
+        Some([(centre - half).max(0.0), (centre + half).min(1.0)])
+    }
+}
+
+/// Counts of verdicts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerdictCounts {
+    /// Images kept as they are.
+    pub keep: u64,
+    /// Images replaced with their reconstruction.
+    pub reconstruct: u64,
+    /// Images left out.
+    pub discard: u64,
+}
+
+/// One class of the audited training set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassRow {
+    /// Class index.
+    pub class: u32,
+    /// Images of the class in the audited set.
+    pub images: u64,
+    /// Verdicts.
+    pub verdicts: VerdictCounts,
+    /// Clean images flagged (false positives), of all clean ones; `None` without the truth.
+    pub false_positives: Option<Rate>,
+    /// Poisoned images not flagged (false negatives), of all poisoned ones; `None` without the truth.
+    pub false_negatives: Option<Rate>,
+}
+
+/// How well one score tells poisoned from clean images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreDetection {
+    /// Name in the table of scores.
+    pub score: String,
+    /// Whether the verdicts were taken on this score.
+    pub decides: bool,
+    /// Area under the ROC curve, 0.5 = blind.
+    pub auroc: f64,
+    /// 95 % interval of the AUROC (DeLong).
+    pub auroc_interval: [f64; 2],
+    /// Recall when 1 % of the clean images are flagged.
+    pub recall_at_1_percent: f64,
+    /// Threshold of this score, fitted on the calibration split.
+    pub threshold: f64,
+    /// Of the flagged images, the share that is poisoned.
+    pub precision: Rate,
+    /// Of the poisoned images, the share that is flagged.
+    pub recall: Rate,
+    /// Of the clean images, the share that is flagged.
+    pub false_positives: Rate,
+    /// ROC curve as (false positive rate, true positive rate), at most 200 points.
+    pub roc: Vec<[f64; 2]>,
+}
+
+/// The denoising autoencoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DaeSummary {
+    /// "unet" or "bottleneck".
+    pub network: String,
+    /// Trainable numbers.
+    pub parameters: u64,
+    /// By epoch (Figure 3).
+    pub epochs: Vec<DaeEpoch>,
+    /// Mean reconstruction error (MSE against itself) on clean test images.
+    pub clean_test_error: f64,
+    /// Mean MSE between reconstruction and clean original on attacked test images.
+    pub restored_test_error: f64,
+    /// Mean MSE between attacked and clean test images: what an identity would score.
+    pub attacked_test_error: f64,
+    /// Peak signal-to-noise ratio of the restoration on attacked test images, in dB.
+    pub restored_psnr: f64,
+    /// The same before restoration, in dB.
+    pub attacked_psnr: f64,
+    /// Mean structural similarity of the restoration (Wang 2004).
+    pub restored_ssim: f64,
+    /// The same before restoration.
+    pub attacked_ssim: f64,
+}
+
+/// One epoch of DAE training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DaeEpoch {
+    /// From 1.
+    pub epoch: u32,
+    /// Mean training loss.
+    pub train_loss: f64,
+    /// Loss on the calibration split.
+    pub validation_loss: f64,
+    /// Mean reconstruction error on clean calibration images.
+    pub reconstruction_error: f64,
+}
+
+/// One model's accuracy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRow {
+    /// "clean-trained", "undefended", "teacher", "student".
+    pub model: String,
+    /// One sentence: what it was trained on.
+    pub trained_on: String,
+    /// Accuracy on clean test images.
+    pub clean: Rate,
+    /// Accuracy under attack, each crafted on this very model (white box) unless the name says otherwise.
+    pub attacked: Vec<AttackedRate>,
+}
+
+/// Accuracy under one attack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttackedRate {
+    /// As in "i-fgsm eps 0.01".
+    pub attack: String,
+    /// Images still classified right.
+    pub accuracy: Rate,
+}
+
+/// One filter and what a classifier trained behind it reaches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControlRow {
+    /// "none", "limbeck", "random", "perfect".
+    pub filter: String,
+    /// Images left out.
+    pub removed: u64,
+    /// Images replaced with a reconstruction.
+    pub reconstructed: u64,
+    /// Poisoned images that stayed as they were; `None` without the truth.
+    pub poison_left: Option<u64>,
+    /// Accuracy on clean test images.
+    pub clean: Rate,
+}
+
+/// How the student abstains.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbstentionSummary {
+    /// Name of the uncertainty, "kl to class reference".
+    pub uncertainty: String,
+    /// Dropout passes.
+    pub passes: u32,
+    /// Null when the uncertainty is above this.
+    pub threshold: f64,
+    /// Share of null asked for on clean calibration images.
+    pub target_null_rate: f64,
+    /// Outcomes on clean and on attacked test images.
+    pub outcomes: Vec<AbstentionRow>,
+    /// Risk-coverage curve on clean test images as (coverage, error among answered), at most 200 points.
+    pub risk_coverage: Vec<[f64; 2]>,
+    /// Area under that curve (AURC), smaller is better.
+    pub aurc: f64,
+}
+
+/// Outcomes of one input kind; the three counts add up to all images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AbstentionRow {
+    /// "clean" or an attack's name.
+    pub inputs: String,
+    /// Answered, and right.
+    pub right: u64,
+    /// Answered, and wrong.
+    pub wrong: u64,
+    /// Answered null.
+    pub null: u64,
+}
+
+/// Learning curve of one classifier.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifierCurve {
+    /// Model name as in [`ModelRow::model`].
+    pub model: String,
+    /// By epoch.
+    pub epochs: Vec<ClassifierEpoch>,
+}
+
+/// One epoch of classifier training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifierEpoch {
+    /// From 1.
+    pub epoch: u32,
+    /// Mean training loss.
+    pub train_loss: f64,
+    /// Mean loss on the calibration split.
+    pub validation_loss: f64,
+    /// Accuracy on the calibration split, in `[0, 1]`.
+    pub validation_accuracy: f64,
+}
+
+/// One image in Figure 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuspicionPoint {
+    /// Position in the audited set, in the set's own order.
+    pub index: u64,
+    /// Value of the deciding score.
+    pub score: f64,
+    /// Reconstruction error (MSE), the paper's own score.
+    pub mse: f64,
+    /// The truth, where it is known.
+    pub poisoned: Option<bool>,
+    /// What was decided.
+    pub verdict: Verdict,
+}
+
+/// One row of example images; each is a PNG, base64-encoded (standard alphabet, padded).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Triptych {
+    /// Path in the source.
+    pub path: String,
+    /// Class index it is labelled with.
+    pub label: u32,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// Why, in words.
+    pub reason: String,
+    /// Value of the deciding score.
+    pub score: f64,
+    /// Conformal p-value against the calibration split.
+    pub p_value: f64,
+    /// The truth, where it is known.
+    pub poisoned: Option<bool>,
+    /// The clean original, where it is known.
+    pub original_png: Option<String>,
+    /// The image as it stands in the audited set.
+    pub suspicious_png: String,
+    /// The DAE's output.
+    pub reconstructed_png: String,
+    /// |suspicious − reconstructed|, amplified by `residual_gain` for the eye.
+    pub residual_png: String,
+    /// Amplification of the residual picture.
+    pub residual_gain: f64,
+}
+
+/// One self-check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// What is checked, as a claim.
+    pub claim: String,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// The figures behind it.
+    pub detail: String,
+}
+
+/// Result of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The claim holds.
+    Pass,
+    /// The claim does not hold.
+    Fail,
+    /// Could not be checked here; the detail says why.
+    NotRun,
+}
+
+/// One plain sentence for the reader.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statement {
+    /// Whether it is good news.
+    pub outcome: Outcome,
+    /// The sentence, with its figures.
+    pub text: String,
+}

@@ -1,0 +1,151 @@
+//! Plain sentences derived from the figures, failures as plainly as successes.
+
+use super::results::{Evaluation, ModelRow, Outcome, Rate, Statement};
+use crate::text::percent;
+
+/// What a reader should take away, in order of weight.
+pub fn statements(results: &Evaluation) -> Vec<Statement> {
+    [
+        harm(results),
+        found(results),
+        value_of_the_filter(results),
+        kept(results),
+        distilled(results),
+        robust(results),
+        silent(results),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn say(good: bool, text: String) -> Option<Statement> {
+    Some(Statement { outcome: if good { Outcome::Pass } else { Outcome::Fail }, text })
+}
+
+fn model<'a>(results: &'a Evaluation, name: &str) -> Option<&'a ModelRow> {
+    results.models.iter().find(|row| row.model == name)
+}
+
+fn share(rate: Rate) -> f64 {
+    rate.share().unwrap_or(0.0)
+}
+
+/// A poison that does no harm proves nothing about a defence.
+fn harm(results: &Evaluation) -> Option<Statement> {
+    results.poison.as_ref()?;
+    let (clean, poisoned) = (model(results, "clean-trained")?, model(results, "undefended")?);
+    let (before, after) = (share(clean.clean), share(poisoned.clean));
+    let harmed = clean.clean.wilson()?[0] > poisoned.clean.wilson()?[1];
+    say(
+        harmed,
+        match harmed {
+            true => format!(
+                "The poison does harm: trained on it without a defence, clean accuracy falls from {} to {}.",
+                percent(before),
+                percent(after)
+            ),
+            false => format!(
+                "The poison does no measurable harm to clean accuracy ({} without it, {} with it): purification cannot show a gain there.",
+                percent(before),
+                percent(after)
+            ),
+        },
+    )
+}
+
+fn found(results: &Evaluation) -> Option<Statement> {
+    let row = results.detection.iter().find(|row| row.decides)?;
+    say(
+        row.auroc >= 0.9 && share(row.recall) >= 0.5,
+        format!(
+            "{} of {} poisoned images are flagged ({}), with {} of {} clean images flagged beside them ({}); AUROC of {} is {:.3}.",
+            row.recall.successes,
+            row.recall.trials,
+            percent(share(row.recall)),
+            row.false_positives.successes,
+            row.false_positives.trials,
+            percent(share(row.false_positives)),
+            row.score,
+            row.auroc
+        ),
+    )
+}
+
+fn value_of_the_filter(results: &Evaluation) -> Option<Statement> {
+    let control = |name: &str| results.controls.iter().find(|row| row.filter == name);
+    let (ours, random) = (control("limbeck")?, control("random")?);
+    let better = ours.clean.wilson()?[0] > random.clean.wilson()?[1];
+    say(
+        better,
+        format!(
+            "A classifier behind limbeck's filter reaches {} on clean test images, behind a random filter of equal size {}{}.",
+            percent(share(ours.clean)),
+            percent(share(random.clean)),
+            if better { "" } else { ": no clear difference" }
+        ),
+    )
+}
+
+/// Rare classes go first.
+fn kept(results: &Evaluation) -> Option<Statement> {
+    let worst = results
+        .by_class
+        .iter()
+        .filter_map(|row| Some((row.false_positives?.share()?, row.class)))
+        .max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let name = results.dataset.classes.get(worst.1 as usize)?;
+    say(
+        worst.0 <= 0.05,
+        format!(
+            "The class that suffers most is \"{name}\": {} of its clean images are flagged.",
+            percent(worst.0)
+        ),
+    )
+}
+
+fn distilled(results: &Evaluation) -> Option<Statement> {
+    let (plain, student) = (model(results, "undefended")?, model(results, "student")?);
+    let lost = share(plain.clean) - share(student.clean);
+    say(
+        lost <= 0.01,
+        format!(
+            "The distilled student is right on {} of the clean test images, the undefended classifier on {}.",
+            percent(share(student.clean)),
+            percent(share(plain.clean))
+        ),
+    )
+}
+
+fn robust(results: &Evaluation) -> Option<Statement> {
+    let student = model(results, "student")?;
+    let worst = student.attacked.iter().min_by(|a, b| share(a.accuracy).total_cmp(&share(b.accuracy)))?;
+    let accuracy = share(worst.accuracy);
+    say(
+        accuracy >= 0.5,
+        format!(
+            "Under its worst attack here ({}), the student is right on {} of the images: plain defensive distillation is {} against it.",
+            worst.attack,
+            percent(accuracy),
+            if accuracy >= 0.5 { "some protection" } else { "no protection" }
+        ),
+    )
+}
+
+fn silent(results: &Evaluation) -> Option<Statement> {
+    let rows = &results.abstention.outcomes;
+    let clean = rows.iter().find(|row| row.inputs == "clean")?;
+    let total = |row: &super::results::AbstentionRow| (row.right + row.wrong + row.null).max(1) as f64;
+    let null = clean.null as f64 / total(clean);
+    let worst = rows.iter().filter(|row| row.inputs != "clean").max_by_key(|row| row.wrong);
+    let tail = worst.map_or(String::new(), |row| {
+        format!(
+            " Under {} it still gives a wrong answer to {} of the images and null to {}.",
+            row.inputs,
+            percent(row.wrong as f64 / total(row)),
+            percent(row.null as f64 / total(row))
+        )
+    });
+    let good = worst.is_none_or(|row| row.wrong as f64 / total(row) <= 0.05) && null <= 0.05;
+    say(good, format!("The student answers null to {} of the clean test images.{tail}", percent(null)))
+}
