@@ -1,0 +1,85 @@
+//! The recorded results of a run as one self-contained HTML page.
+//!
+//! [`render`] is a pure function of the [`Evaluation`]: same results, same bytes. The page needs no script, no
+//! network and no other file; figures are inline SVG whose colours follow the reader's light or dark setting, and
+//! pictures are data URIs. What was not measured, or left the finite numbers, is printed as an en dash. Text from the
+//! audited set (class names, paths) is escaped; pictures that are not base64 are refused.
+//!
+//! `page.html` holds the words and their order, `summary` and `figures` what is derived from the results,
+//! `filters` how a number is set, `panel` and `axis` how a figure is drawn.
+
+mod axis;
+mod figures;
+mod filters;
+mod panel;
+#[cfg(test)]
+pub(crate) mod sample;
+mod summary;
+#[cfg(test)]
+mod tests;
+
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
+
+use crate::error::{Error, Result};
+use crate::evaluate::results::{Evaluation, Triptych};
+
+const OPERATION: &str = "report::render";
+
+/// Renders `evaluation` as one self-contained HTML page.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let recorded = std::fs::read_to_string("run/evaluation.json")?;
+/// let page = limbeck::report::render(&serde_json::from_str(&recorded)?)?;
+/// std::fs::write("run/report.html", page)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Input`] when a picture is not standard base64 or the template cannot show the results.
+pub fn render(evaluation: &Evaluation) -> Result<String> {
+    evaluation.triptychs.iter().try_for_each(check_pictures)?;
+    let page = context! {
+        run => evaluation,
+        summary => summary::Summary::of(evaluation),
+        figures => figures::Figures::of(evaluation),
+    };
+    environment().and_then(|environment| environment.get_template("page.html")?.render(page)).map_err(
+        |error| Error::input(OPERATION, format!("{error:#}"), "results that the page template can show"),
+    )
+}
+
+/// The templates and filters; an undefined name is an error, so that a renamed result cannot leave a gap.
+fn environment() -> std::result::Result<Environment<'static>, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.add_template("page.css", include_str!("page.css"))?;
+    environment.add_template("macros.html", include_str!("macros.html"))?;
+    environment.add_template("page.html", include_str!("page.html"))?;
+    filters::add_to(&mut environment);
+    Ok(environment)
+}
+
+/// Refuses pictures that are not standard base64: they go into `src` attributes.
+fn check_pictures(triptych: &Triptych) -> Result<()> {
+    let pictures = [&triptych.suspicious_png, &triptych.reconstructed_png, &triptych.residual_png];
+    for picture in pictures.into_iter().chain(&triptych.original_png) {
+        if !is_base64(picture) {
+            let found = format!("a picture of {:?} that is not base64", triptych.path);
+            return Err(Error::input(OPERATION, found, "padded base64 in the standard alphabet"));
+        }
+    }
+    Ok(())
+}
+
+fn is_base64(text: &str) -> bool {
+    let digits = text.trim_end_matches('=');
+    text.len().is_multiple_of(4)
+        && text.len() - digits.len() <= 2
+        && !digits.is_empty()
+        && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+}

@@ -1,0 +1,270 @@
+//! What the page says first, and the rows that join several results: derived counts and names, no new measurement.
+
+use serde::Serialize;
+
+use super::filters::{count, share, tally};
+use crate::evaluate::results::{AbstentionRow, ClassRow, Evaluation, ModelRow, Rate, ScoreDetection};
+
+/// Above this share of its clean images flagged, a class is marked.
+const MARKED_ABOVE: f64 = 0.05;
+
+/// The deployed model and the one it is held against, as named in [`ModelRow::model`].
+const STUDENT: &str = "student";
+const UNDEFENDED: &str = "undefended";
+
+/// What is derived from the results for the page.
+#[derive(Serialize)]
+pub(super) struct Summary<'a> {
+    /// The outcome in one sentence.
+    headline: String,
+    /// All images that got a verdict.
+    audited: u64,
+    /// Those not simply kept, of all.
+    flagged: Rate,
+    /// The score that the verdicts were taken on, where the truth is known.
+    deciding: Option<&'a ScoreDetection>,
+    /// Poisoned images that were not flagged.
+    poison_left: Option<u64>,
+    /// The model trained on the set as it came.
+    undefended: Option<&'a ModelRow>,
+    /// The deployed model.
+    student: Option<&'a ModelRow>,
+    /// Null answers on clean test images.
+    null_rate: Option<Rate>,
+    /// Names of the attacks of all models, in the order of their first appearance.
+    attacks: Vec<&'a str>,
+    models: Vec<Model<'a>>,
+    classes: Vec<Class<'a>>,
+    /// Names of the marked classes.
+    marked: Vec<&'a str>,
+    abstention: Vec<Abstention<'a>>,
+    /// Whether the set is GTSRB, whose authors are then cited.
+    is_gtsrb: bool,
+}
+
+/// A model with its accuracy under each of [`Summary::attacks`].
+#[derive(Serialize)]
+struct Model<'a> {
+    row: &'a ModelRow,
+    attacked: Vec<Option<Rate>>,
+}
+
+/// A class with its name.
+#[derive(Serialize)]
+struct Class<'a> {
+    row: &'a ClassRow,
+    name: &'a str,
+    marked: bool,
+}
+
+/// Outcomes of one input kind as rates.
+#[derive(Serialize)]
+struct Abstention<'a> {
+    inputs: &'a str,
+    right: Rate,
+    wrong: Rate,
+    null: Rate,
+    /// Answered at all.
+    coverage: Rate,
+    /// Right among the answered.
+    answered: Rate,
+    /// Accuracy with null as a non-error: right or null.
+    not_wrong: Rate,
+}
+
+impl<'a> Summary<'a> {
+    /// Derives the summary of `run`.
+    pub(super) fn of(run: &'a Evaluation) -> Self {
+        let flagged = run.verdicts.reconstruct.saturating_add(run.verdicts.discard);
+        let audited = run.verdicts.keep.saturating_add(flagged);
+        let deciding = run.detection.iter().find(|score| score.decides);
+        let model = |name: &str| run.models.iter().find(|row| row.model == name);
+        let abstention: Vec<_> = run.abstention.outcomes.iter().map(Abstention::of).collect();
+        let classes: Vec<_> = run.by_class.iter().map(|row| Class::of(row, &run.dataset.classes)).collect();
+        let attacks = attacks(&run.models);
+        let mut summary = Self {
+            headline: String::new(),
+            audited,
+            flagged: Rate { successes: flagged, trials: audited },
+            deciding,
+            poison_left: deciding.map(|score| score.recall.trials.saturating_sub(score.recall.successes)),
+            undefended: model(UNDEFENDED),
+            student: model(STUDENT),
+            null_rate: abstention.iter().find(|row| row.inputs == "clean").map(|row| row.null),
+            models: run.models.iter().map(|row| Model::of(row, &attacks)).collect(),
+            attacks,
+            marked: classes.iter().filter(|class| class.marked).map(|class| class.name).collect(),
+            classes,
+            abstention,
+            is_gtsrb: run.dataset.name.to_ascii_lowercase().contains("gtsrb"),
+        };
+        summary.headline = summary.headline();
+        summary
+    }
+
+    fn headline(&self) -> String {
+        let mut clauses = vec![self.detection_clause()];
+        clauses.extend(self.accuracy_clause());
+        let mut sentence = clauses.join("; ");
+        sentence.push('.');
+        sentence
+    }
+
+    fn detection_clause(&self) -> String {
+        match self.deciding {
+            Some(score) if score.recall.trials > 0 => format!(
+                "{} poisoned images were found and {} went undetected; {} clean images were flagged wrongly",
+                tally(score.recall),
+                count(self.poison_left.unwrap_or_default()),
+                tally(score.false_positives),
+            ),
+            Some(score) => {
+                format!(
+                    "no image was poisoned; {} clean images were flagged wrongly",
+                    tally(score.false_positives)
+                )
+            }
+            None => format!(
+                "{} images were flagged; whether rightly cannot be said, because the truth about this set is unknown",
+                tally(self.flagged)
+            ),
+        }
+    }
+
+    fn accuracy_clause(&self) -> Option<String> {
+        let student = self.student?;
+        let mut clause =
+            format!("the student classifies {} of clean test images correctly", share(student.clean));
+        if let Some(undefended) = self.undefended {
+            clause.push_str(&format!(" (undefended model: {})", share(undefended.clean)));
+        }
+        let worst = student
+            .attacked
+            .iter()
+            .filter_map(|row| Some((row.accuracy.share()?, row)))
+            .min_by(|(a, _), (b, _)| a.total_cmp(b));
+        if let Some((_, row)) = worst {
+            let (accuracy, attack) = (share(row.accuracy), unbroken(&row.attack));
+            clause.push_str(&format!(" and {accuracy} under its worst measured attack ({attack})"));
+        }
+        Some(clause)
+    }
+}
+
+fn attacks(models: &[ModelRow]) -> Vec<&str> {
+    let mut names = Vec::new();
+    for row in models.iter().flat_map(|model| &model.attacked) {
+        if !names.contains(&row.attack.as_str()) {
+            names.push(&row.attack);
+        }
+    }
+    names
+}
+
+/// `name` without line breaks at its spaces and hyphens.
+fn unbroken(name: &str) -> String {
+    name.replace(' ', "\u{a0}").replace('-', "\u{2011}")
+}
+
+impl<'a> Model<'a> {
+    fn of(row: &'a ModelRow, attacks: &[&str]) -> Self {
+        let accuracy =
+            |name: &&str| row.attacked.iter().find(|row| row.attack == **name).map(|row| row.accuracy);
+        Self { row, attacked: attacks.iter().map(accuracy).collect() }
+    }
+}
+
+impl<'a> Class<'a> {
+    fn of(row: &'a ClassRow, names: &'a [String]) -> Self {
+        let name = usize::try_from(row.class).ok().and_then(|class| names.get(class));
+        Self {
+            row,
+            name: name.map_or("unnamed", String::as_str),
+            marked: row.false_positives.and_then(Rate::share).is_some_and(|share| share > MARKED_ABOVE),
+        }
+    }
+}
+
+impl<'a> Abstention<'a> {
+    fn of(row: &'a AbstentionRow) -> Self {
+        let answered = row.right.saturating_add(row.wrong);
+        let of_all = |successes| Rate { successes, trials: answered.saturating_add(row.null) };
+        Self {
+            inputs: &row.inputs,
+            right: of_all(row.right),
+            wrong: of_all(row.wrong),
+            null: of_all(row.null),
+            coverage: of_all(answered),
+            answered: Rate { successes: row.right, trials: answered },
+            not_wrong: of_all(row.right.saturating_add(row.null)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn the_headline_counts_found_missed_and_wrongly_flagged() {
+        let mut run = sample::evaluation();
+        let score = run.detection.iter_mut().find(|score| score.decides).expect("one score decides");
+        score.recall = Rate { successes: 57, trials: 171 };
+        score.false_positives = Rate { successes: 12, trials: 1_534 };
+        let headline = Summary::of(&run).headline;
+        let expected = "57 of 171 poisoned images were found and 114 went undetected; \
+                        12 of 1,534 clean images were flagged wrongly; ";
+        assert!(headline.starts_with(expected), "{headline}");
+    }
+
+    #[test]
+    fn the_headline_names_the_worst_attack() {
+        let run = sample::evaluation();
+        let headline = Summary::of(&run).headline;
+        let expected = "4.1\u{202f}% under its worst measured attack (i\u{2011}fgsm\u{a0}eps\u{a0}0.03).";
+        assert!(headline.ends_with(expected), "{headline}");
+    }
+
+    #[test]
+    fn without_the_truth_the_headline_claims_nothing() {
+        let headline = Summary::of(&sample::without_truth()).headline;
+        assert!(
+            headline.contains("the truth about this set is unknown") && !headline.contains("found"),
+            "{headline}"
+        );
+    }
+
+    #[test]
+    fn a_class_is_marked_above_five_percent_and_not_at_it() {
+        let row = |successes| ClassRow {
+            class: 0,
+            images: 100,
+            verdicts: Default::default(),
+            false_positives: Some(Rate { successes, trials: 100 }),
+            false_negatives: None,
+        };
+        assert!(!Class::of(&row(5), &[]).marked);
+        assert!(Class::of(&row(6), &[]).marked);
+    }
+
+    #[test]
+    fn an_attack_that_a_model_was_spared_has_no_rate() {
+        let mut run = sample::evaluation();
+        run.models[0].attacked.remove(1);
+        let summary = Summary::of(&run);
+        assert_eq!(summary.attacks, ["fgsm eps 0.01", "i-fgsm eps 0.03", "i-fgsm eps 0.01"]);
+        assert_eq!(summary.models[0].attacked[2], None);
+        assert_eq!(summary.models[1].attacked[2], Some(run.models[1].attacked[1].accuracy));
+    }
+
+    #[test]
+    fn null_counts_as_an_error_or_not() {
+        let rates = AbstentionRow { inputs: "clean".to_owned(), right: 70, wrong: 10, null: 20 };
+        let rates = Abstention::of(&rates);
+        assert_eq!(rates.right.share(), Some(0.7));
+        assert_eq!(rates.not_wrong.share(), Some(0.9));
+        assert_eq!(rates.answered.share(), Some(0.875));
+        assert_eq!(rates.coverage.share(), Some(0.8));
+    }
+}

@@ -1,0 +1,202 @@
+//! Claims about the page as a whole.
+
+use super::sample;
+use super::*;
+use crate::evaluate::results::*;
+
+fn page(run: &Evaluation) -> String {
+    render(run).expect("the sample renders")
+}
+
+/// Runs at the edges: unknown truth, nothing at all, one epoch, a thousand classes, no trials, no finite number.
+fn edges() -> Vec<(&'static str, Evaluation)> {
+    let edge = |change: fn(&mut Evaluation)| {
+        let mut run = sample::evaluation();
+        change(&mut run);
+        run
+    };
+    vec![
+        ("truth", sample::evaluation()),
+        ("no truth", sample::without_truth()),
+        ("nothing", edge(empty)),
+        ("one epoch", edge(one_epoch)),
+        ("many classes", edge(many_classes)),
+        ("no trials", edge(no_trials)),
+        ("not finite", edge(not_finite)),
+    ]
+}
+
+fn empty(run: &mut Evaluation) {
+    *run = sample::without_truth();
+    run.verdicts = VerdictCounts::default();
+    run.dataset.classes.clear();
+    run.by_class.clear();
+    run.dae.epochs.clear();
+    run.models.clear();
+    run.controls.clear();
+    run.abstention.outcomes.clear();
+    run.abstention.risk_coverage.clear();
+    run.classifier_curves.clear();
+    run.suspicion_points.clear();
+    run.triptychs.clear();
+    run.checks.clear();
+    run.statements.clear();
+}
+
+fn one_epoch(run: &mut Evaluation) {
+    run.dae.epochs.truncate(1);
+    run.classifier_curves.iter_mut().for_each(|curve| curve.epochs.truncate(1));
+    run.suspicion_points.truncate(1);
+    run.abstention.risk_coverage.truncate(1);
+}
+
+fn many_classes(run: &mut Evaluation) {
+    run.dataset.classes = (0..1_000).map(|i| format!("{i}_{}", "unbroken".repeat(40))).collect();
+    let row = run.by_class[3].clone();
+    run.by_class = (0..1_000).map(|class| ClassRow { class, ..row.clone() }).collect();
+}
+
+fn no_trials(run: &mut Evaluation) {
+    run.models.iter_mut().for_each(|row| row.clean = Rate::default());
+    run.controls.iter_mut().for_each(|row| row.clean = Rate::default());
+    for row in &mut run.detection {
+        (row.precision, row.recall, row.false_positives) = Default::default();
+    }
+    for row in &mut run.abstention.outcomes {
+        (row.right, row.wrong, row.null) = (0, 0, 0);
+    }
+}
+
+fn not_finite(run: &mut Evaluation) {
+    run.suspicion_threshold = f64::NAN;
+    run.dae.clean_test_error = f64::INFINITY;
+    run.dae.restored_psnr = f64::INFINITY;
+    run.abstention.aurc = f64::NAN;
+    run.abstention.risk_coverage[3] = [f64::NAN, f64::NAN];
+    run.detection[0].auroc = f64::NAN;
+    run.detection[0].recall_at_1_percent = f64::NAN;
+    run.detection[0].roc[5] = [0.2, f64::NAN];
+    run.triptychs[0].p_value = f64::NEG_INFINITY;
+    run.suspicion_points[0].score = f64::NAN;
+    run.dae.epochs.iter_mut().for_each(|epoch| epoch.validation_loss = f64::NAN);
+}
+
+/// Text between angle brackets, in order.
+fn tags(page: &str) -> impl Iterator<Item = &str> {
+    page.split('<').skip(1).filter_map(|rest| rest.split_once('>')).map(|(tag, _)| tag)
+}
+
+#[test]
+fn same_results_give_the_same_bytes() {
+    assert_eq!(page(&sample::evaluation()), page(&sample::evaluation()));
+}
+
+#[test]
+fn every_edge_renders_with_all_tags_closed() {
+    for (name, run) in edges() {
+        let page = page(&run);
+        let mut open = Vec::new();
+        for tag in tags(&page).filter(|tag| !tag.starts_with('!') && !tag.ends_with('/')) {
+            match tag.strip_prefix('/') {
+                Some(closed) => assert_eq!(open.pop(), Some(closed), "{name}: </{closed}>"),
+                None => open.push(tag.split_whitespace().next().unwrap_or_default()),
+            }
+        }
+        assert!(open.is_empty(), "{name}: {open:?} left open");
+    }
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_an_en_dash() {
+    for (name, run) in edges() {
+        let page = page(&run);
+        for word in ["NaN", "inf<", "inf ", "∞<", ">none</td>", ">null</td>"] {
+            assert!(!page.contains(word), "{name}: {word:?} on the page");
+        }
+    }
+    let mut run = sample::evaluation();
+    not_finite(&mut run);
+    assert!(page(&run).contains("at the threshold –;"));
+}
+
+#[test]
+fn the_page_asks_for_nothing_outside_itself() {
+    let page = page(&sample::evaluation());
+    for word in ["<script", "<link", "@import", "url(", "<iframe", "srcset", "onload"] {
+        assert!(!page.contains(word), "{word} on the page");
+    }
+    assert!(page.split("src=\"").skip(1).all(|source| source.starts_with("data:image/png;base64,")));
+}
+
+#[test]
+fn text_from_the_audited_set_is_escaped() {
+    let attack = "\"'><script>alert(1)</script>{{ run.seed }}";
+    let mut run = sample::evaluation();
+    run.dataset.name = attack.to_owned();
+    run.dataset.classes.fill(attack.to_owned());
+    run.triptychs[0].path = attack.to_owned();
+    run.triptychs[0].reason = attack.to_owned();
+    run.statements[0].text = attack.to_owned();
+    run.suspicion_score = attack.to_owned();
+    run.detection[0].score = attack.to_owned();
+    run.models[0].model = attack.to_owned();
+    run.classifier_curves[0].model = attack.to_owned();
+    run.config_toml = attack.to_owned();
+    let page = page(&run);
+    assert!(!page.contains("<script") && page.contains("&lt;script&gt;"));
+    assert!(page.contains("{{ run.seed }}"), "text is not a template");
+}
+
+#[test]
+fn a_picture_that_is_not_base64_is_refused() {
+    for picture in ["\" onerror=\"x", "abc", "====", ""] {
+        let mut run = sample::evaluation();
+        run.triptychs[1].residual_png = picture.to_owned();
+        let error = render(&run).expect_err(picture).to_string();
+        assert!(error.contains("base64") && error.contains(&run.triptychs[1].path), "{error}");
+    }
+}
+
+#[test]
+fn without_the_truth_no_detection_rate_is_printed() {
+    let page = page(&sample::without_truth());
+    assert!(page.contains("truth unknown") && page.contains("audited as it came"));
+    assert!(!page.contains("AUROC of 0.5 is blind") && !page.contains("id=\"roc\""));
+}
+
+#[test]
+fn failures_are_named_in_words() {
+    let page = page(&sample::evaluation());
+    for word in [">Worked<", ">Failed<", ">Not known<", ">PASS<", ">FAIL<", ">NOT RUN<"] {
+        assert!(page.contains(word), "{word} missing");
+    }
+}
+
+#[test]
+fn the_authors_of_gtsrb_are_cited_for_their_images_only() {
+    let mut run = sample::evaluation();
+    assert!(page(&run).contains("Stallkamp"));
+    run.dataset.name = "plankton.parquet".to_owned();
+    assert!(!page(&run).contains("Stallkamp"));
+}
+
+#[test]
+fn more_points_than_the_limit_are_thinned_and_the_caption_says_so() {
+    let mut run = sample::evaluation();
+    assert!(!page(&run).contains("one image in"));
+    let point = run.suspicion_points[0].clone();
+    run.suspicion_points = (0..10_000).map(|index| SuspicionPoint { index, ..point.clone() }).collect();
+    assert!(page(&run).contains("one image in 4 is drawn"));
+}
+
+#[test]
+fn every_id_is_unique_and_headings_skip_no_level() {
+    let page = page(&sample::evaluation());
+    let ids: Vec<_> = tags(&page).filter_map(|tag| tag.split_once(" id=\"")?.1.split('"').next()).collect();
+    let unique: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!(unique.len(), ids.len(), "{ids:?}");
+    let levels: Vec<u32> =
+        tags(&page).filter_map(|tag| tag.split(' ').next()?.strip_prefix('h')?.parse().ok()).collect();
+    assert_eq!(levels.first(), Some(&1));
+    assert!(levels.windows(2).all(|pair| pair[1] <= pair[0] + 1), "{levels:?}");
+}
