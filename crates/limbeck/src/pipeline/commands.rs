@@ -1,0 +1,353 @@
+//! Single jobs that need no run directory: poison a set, train a plain classifier, measure a model, answer images.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde::Serialize;
+
+use super::config::RunConfig;
+use super::sets::Sets;
+use crate::artefact::{read_json, write_json};
+use crate::dataset::{
+    Dataset, Edit, ImageSize, Location, Part, RewriteSummary, decode_image, encode_png, rewrite_all,
+};
+use crate::distill::{Answer, NullRule, predict};
+use crate::error::{Error, Result};
+use crate::evaluate::results::{AttackedRate, ModelRow};
+use crate::evaluate::{AttackedSet, accuracy, attack_set, attacked_accuracy};
+use crate::network::{ClassifierSpec, Normalisation, TrainedClassifier};
+use crate::poison::{TruthManifest, TruthRow, poison};
+use crate::progress::Progress;
+use crate::rng::Seed;
+use crate::train::{Checkpoints, Epoch, INFERENCE_BATCH, Targets, train_classifier};
+
+/// What [`poison_copy`] wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PoisonedCopy {
+    /// Images of the training part.
+    pub images: u64,
+    /// Of them poisoned.
+    pub poisoned: u64,
+    /// The copy, a complete set in the input's own schema.
+    pub set: PathBuf,
+    /// The truth, apart from the set.
+    pub truth: PathBuf,
+}
+
+/// Writes a poisoned copy of the config's set to `destination/set`, and the truth to `destination/truth.csv`.
+///
+/// The share is of the whole training part. Images are crafted on `surrogate`, or on a network trained for it on the same set as
+/// `poison.surrogate` says; poisoned images have the size that the networks see.
+///
+/// # Errors
+/// Refuses an occupied destination; on any error nothing half-written stays.
+pub fn poison_copy(
+    config: &RunConfig,
+    surrogate: Option<&Path>,
+    destination: &Path,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<PoisonedCopy> {
+    config.check()?;
+    let (set, truth) = (destination.join("set"), destination.join("truth.csv"));
+    for path in [&set, &truth] {
+        if path.exists() {
+            return Err(Error::data(
+                path,
+                "a file or folder that is there already",
+                "a destination without it",
+            ));
+        }
+    }
+    let sets = Sets::load(config, progress)?;
+    let seed = Seed::new(config.seed);
+    let surrogate = match surrogate {
+        Some(path) => load_fitting(path, &sets.train, device)?,
+        None => {
+            let section = &config.poison;
+            progress.task("training the surrogate classifier", "images");
+            let spec = plain_spec(config, section.surrogate, &sets.train);
+            train_classifier(
+                spec,
+                &sets.train,
+                &Targets::Labels,
+                &sets.calibration,
+                &section.train,
+                device,
+                seed.child("surrogate"),
+                &Checkpoints::none(),
+                progress,
+            )?
+            .0
+        }
+    };
+    let full = Dataset::load(&sets.source, Part::Train, config.data.image_size, &mut |_, _| {})?;
+    let plan = &config.poison.plan;
+    let poisoned = poison(&full, plan, &surrogate, device, seed.child("poison"), progress)?;
+    let changed: std::collections::HashMap<_, _> =
+        poisoned.images.iter().map(|image| (full.samples()[image.index].id, image)).collect();
+    std::fs::create_dir_all(destination).map_err(Error::io("create", destination))?;
+    progress.task("writing the poisoned copy", "images");
+    let summary: RewriteSummary = rewrite_all(&sets.source, &set, &mut |id, _, label| {
+        progress.check()?;
+        changed.get(id).map_or(Ok(Edit::Keep), |image| {
+            Ok(Edit::Replace {
+                image: Some(encode_png(&image.pixels, full.size())?),
+                label: (image.label != label).then_some(image.label),
+            })
+        })
+    })?;
+    truth_of(&full, &poisoned, &summary, &plan.attack.label()).save(&truth)?;
+    Ok(PoisonedCopy { images: full.len() as u64, poisoned: poisoned.images.len() as u64, set, truth })
+}
+
+/// The truth by the ids and paths that the copy has.
+fn truth_of(
+    full: &Dataset,
+    poisoned: &crate::poison::PoisonedSet,
+    summary: &RewriteSummary,
+    attack: &str,
+) -> TruthManifest {
+    let after: std::collections::HashMap<_, _> =
+        summary.changes.iter().map(|change| (change.before, change)).collect();
+    let labels: std::collections::HashMap<_, _> =
+        poisoned.images.iter().map(|image| (image.index, image.label)).collect();
+    let rows = full
+        .samples()
+        .iter()
+        .enumerate()
+        .map(|(index, sample)| {
+            let (change, label) = (after.get(&sample.id), labels.get(&index).copied());
+            TruthRow {
+                id: change.map_or(sample.id, |change| change.after),
+                path: change.map_or_else(|| sample.path.clone(), |change| change.path.clone()),
+                poisoned: label.is_some(),
+                original_id: sample.id,
+                original_label: sample.label,
+                label: label.unwrap_or(sample.label),
+                attack: if label.is_some() { attack.to_owned() } else { String::new() },
+            }
+        })
+        .collect();
+    TruthManifest { rows }
+}
+
+fn plain_spec(config: &RunConfig, network: super::NetworkConfig, set: &Dataset) -> ClassifierSpec {
+    let size: ImageSize = config.data.image_size;
+    ClassifierSpec {
+        architecture: network.architecture,
+        width: network.width,
+        hidden: network.hidden,
+        dropout: network.dropout,
+        classes: set.classes().to_vec(),
+        image_size: [size.height as usize, size.width as usize],
+        normalisation: Normalisation::default(),
+        temperature: 1.0,
+    }
+}
+
+/// A stored classifier, if it answers with this set's classes on images of this set's size.
+fn load_fitting(path: &Path, set: &Dataset, device: &Device) -> Result<TrainedClassifier> {
+    let model = TrainedClassifier::load(path, device)?;
+    let size = [set.size().height as usize, set.size().width as usize];
+    if model.spec().image_size != size {
+        let [height, width] = model.spec().image_size;
+        return Err(Error::artefact(
+            path,
+            format!("a network for {width}x{height} images"),
+            format!("{}x{}", size[1], size[0]),
+        ));
+    }
+    if model.spec().classes.len() != set.classes().len() {
+        return Err(Error::artefact(
+            path,
+            format!("a network of {} classes", model.spec().classes.len()),
+            format!("the set's {}", set.classes().len()),
+        ));
+    }
+    Ok(model)
+}
+
+/// Trains the config's classifier on the labels of its set as they are, and writes it to `destination` (safetensors).
+///
+/// Returns its accuracy on the test part and the learning curve.
+pub fn train_model(
+    config: &RunConfig,
+    destination: &Path,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<(ModelRow, Vec<Epoch>)> {
+    config.check()?;
+    if destination.exists() {
+        return Err(Error::data(destination, "a file or folder that is there already", "a new file"));
+    }
+    let sets = Sets::load(config, progress)?;
+    let section = &config.classifier;
+    progress.task("training the classifier", "images");
+    let (model, epochs) = train_classifier(
+        plain_spec(config, section.network, &sets.train),
+        &sets.train,
+        &Targets::Labels,
+        &sets.calibration,
+        &section.train,
+        device,
+        Seed::new(config.seed).child("train"),
+        &Checkpoints::none(),
+        progress,
+    )?;
+    if let Some(parent) = destination.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+    }
+    model.save(destination)?;
+    let row = ModelRow {
+        model: file_name(destination),
+        trained_on: sets.name.clone(),
+        clean: accuracy(&model, &sets.test, progress)?,
+        attacked: Vec::new(),
+    };
+    Ok((row, epochs))
+}
+
+/// Accuracy of a stored classifier on the config's test images, clean and under the config's attacks.
+pub fn evaluate_model(
+    config: &RunConfig,
+    model: &Path,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<ModelRow> {
+    config.check()?;
+    let sets = Sets::load(config, progress)?;
+    let network = load_fitting(model, &sets.test, device)?;
+    let few =
+        attack_set(&sets.test, config.evaluate.attacked_images, Seed::new(config.seed).child("evaluate"));
+    progress.task("clean accuracy", "images");
+    let clean = accuracy(&network, &sets.test, progress)?;
+    let attacked = config
+        .evaluate
+        .attacks
+        .iter()
+        .map(|attack| {
+            progress.task(&attack.label(), "images");
+            let set = AttackedSet::craft(&network, attack, &few, progress)?;
+            Ok(AttackedRate { attack: attack.label(), accuracy: attacked_accuracy(&network, &set)? })
+        })
+        .collect::<Result<_>>()?;
+    Ok(ModelRow { model: file_name(model), trained_on: "unknown".to_owned(), clean, attacked })
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A distilled student with its null rule, as a run directory holds them.
+pub struct Student {
+    classifier: TrainedClassifier,
+    rule: NullRule,
+}
+
+/// The student's answer to one image file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    /// The file.
+    pub path: PathBuf,
+    /// Class index, `None` = null.
+    pub label: Option<u32>,
+    /// Its name, `None` = null.
+    pub class: Option<String>,
+    /// The class that it would have named, its probability and uncertainty.
+    pub answer: Answer,
+}
+
+impl Student {
+    /// Reads `student.safetensors` and `null_rule.json` of a run directory.
+    pub fn load(run: &Path, device: &Device) -> Result<Self> {
+        Ok(Self {
+            classifier: TrainedClassifier::load(&run.join("student.safetensors"), device)?,
+            rule: read_json(&run.join("null_rule.json"))?,
+        })
+    }
+
+    /// The null rule.
+    pub fn rule(&self) -> &NullRule {
+        &self.rule
+    }
+
+    /// Class names by index.
+    pub fn classes(&self) -> &[String] {
+        &self.classifier.spec().classes
+    }
+
+    /// Writes student and rule to another folder.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        self.classifier.save(&folder.join("student.safetensors"))?;
+        write_json(&folder.join("null_rule.json"), &self.rule)
+    }
+
+    /// Answers image files, and every image file below folders, in the order of their paths within each argument.
+    ///
+    /// # Errors
+    /// The first file that cannot be read or decoded, by name; a folder without any image.
+    pub fn predict(&self, paths: &[PathBuf], progress: &dyn Progress) -> Result<Vec<Prediction>> {
+        let files = image_files(paths)?;
+        let [height, width] = self.classifier.spec().image_size;
+        let size = ImageSize { width: width as u32, height: height as u32 };
+        let mut predictions = Vec::with_capacity(files.len());
+        progress.task("answering", "images");
+        for chunk in files.chunks(INFERENCE_BATCH) {
+            progress.check()?;
+            let mut pixels = Vec::with_capacity(chunk.len() * 3 * height * width);
+            for file in chunk {
+                let bytes = std::fs::read(file).map_err(Error::io("read", file))?;
+                let decoded = decode_image(&bytes, None, size, &Location::file(file))?;
+                pixels.extend(decoded.into_iter().map(|pixel| f32::from(pixel) / 255.0));
+            }
+            let images = crate::tensors::images(
+                pixels,
+                [chunk.len(), 3, height, width],
+                &crate::network::Model::device(&self.classifier),
+            );
+            for (file, answer) in chunk.iter().zip(predict(&self.classifier, &self.rule, images)?) {
+                let label = (!answer.null).then_some(answer.class);
+                let class = label.and_then(|label| self.classes().get(label as usize).cloned());
+                predictions.push(Prediction { path: file.clone(), label, class, answer });
+            }
+            progress.advance(predictions.len() as u64, files.len() as u64);
+        }
+        Ok(predictions)
+    }
+}
+
+/// Files with an image's ending; a file that is named itself is taken whatever its ending.
+fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
+        if !metadata.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let before = files.len();
+        collect_images(path, &mut files)?;
+        if files.len() == before {
+            return Err(Error::data(path, "no image file", "png, jpeg, pnm, bmp or webp files"));
+        }
+        files[before..].sort();
+    }
+    Ok(files)
+}
+
+fn collect_images(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "ppm", "pgm", "pbm", "bmp", "webp"];
+    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        if path.is_dir() {
+            collect_images(&path, files)?;
+        } else if path
+            .extension()
+            .is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+        {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,320 @@
+//! The configuration of a run: plain structs, three presets, and `a.b=c` overrides.
+//!
+//! A config file is TOML over a preset: what it does not name keeps the preset's value, and what no struct knows is refused.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::presets::Preset;
+use crate::attack::AttackConfig;
+use crate::dataset::{ImageSize, SourceOptions, SplitConfig};
+use crate::distill::AbstentionConfig;
+use crate::error::{Error, Result};
+use crate::network::{Architecture, AutoencoderKind};
+use crate::poison::PoisonConfig;
+use crate::purify::{NoiseConfig, PurifyConfig};
+use crate::train::TrainConfig;
+
+/// Everything that decides the bytes of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Root of every random draw.
+    pub seed: u64,
+    /// The image set.
+    pub data: DataConfig,
+    /// The simulated attacker; `fraction = 0` audits the set as it comes.
+    pub poison: PoisonSection,
+    /// The defender's classifiers: undefended, teacher, student and controls.
+    pub classifier: ClassifierSection,
+    /// The denoising autoencoder.
+    pub dae: DaeSection,
+    /// Scores, threshold and verdicts.
+    pub purify: PurifyConfig,
+    /// Defensive distillation.
+    pub distill: DistillConfig,
+    /// The null output.
+    pub abstention: AbstentionConfig,
+    /// What is measured at the end.
+    pub evaluate: EvaluateConfig,
+}
+
+/// The image set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Folder or file; empty = the embedded sample.
+    pub path: String,
+    /// Size that the networks see; multiples of 8 pixels.
+    pub image_size: ImageSize,
+    /// Column names of parquet files.
+    pub columns: SourceOptions,
+    /// Share of each class held out by group.
+    pub split: SplitConfig,
+    /// At most this many images of each class, whole groups first; 0 = all. For quick trials.
+    pub limit_per_class: usize,
+}
+
+/// The simulated attacker: what it does and the network it does it with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoisonSection {
+    /// Share, attack and label.
+    pub plan: PoisonConfig,
+    /// The attacker's own network, which the defender never sees.
+    pub surrogate: NetworkConfig,
+    /// How the surrogate is trained.
+    pub train: TrainConfig,
+}
+
+/// Shape of a classifier.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Shape of the trunk.
+    pub architecture: Architecture,
+    /// Channels of the first stage.
+    pub width: usize,
+    /// Units of the hidden dense layer.
+    pub hidden: usize,
+    /// Dropout probability before each dense layer (0.5: Srivastava 2014).
+    pub dropout: f64,
+}
+
+/// Shape and training of the defender's classifiers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifierSection {
+    /// Shape.
+    pub network: NetworkConfig,
+    /// Training.
+    pub train: TrainConfig,
+}
+
+/// Shape and training of the autoencoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DaeSection {
+    /// `unet` or `bottleneck`.
+    pub kind: AutoencoderKind,
+    /// Channels of the first stage.
+    pub width: usize,
+    /// Length of the latent vector (`bottleneck` only; the authors' code: 8 x 4 x 4 = 128).
+    pub latent: usize,
+    /// What the inputs are damaged with.
+    pub noise: NoiseConfig,
+    /// Training; the learning rate is that of the mean squared error.
+    pub train: TrainConfig,
+}
+
+/// Defensive distillation (Papernot 2016).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DistillConfig {
+    /// Softmax temperature of teacher and student (Papernot 2016: 20; the authors' public code: 5).
+    pub temperature: f64,
+}
+
+/// What is measured at the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateConfig {
+    /// Attacks on the test images, each crafted on the very model that it is counted for.
+    pub attacks: Vec<AttackConfig>,
+    /// Test images that are attacked, drawn by the seed; 0 = all.
+    pub attacked_images: usize,
+    /// Whether classifiers are trained behind no filter, a random and a perfect one.
+    pub controls: bool,
+    /// Rows of example images in the report.
+    pub examples: usize,
+}
+
+impl RunConfig {
+    /// A preset as it is.
+    pub fn preset(preset: Preset) -> Self {
+        preset.config()
+    }
+
+    /// A preset, then a TOML file over it, then overrides `a.b=c` in order; checked.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the key that is unknown or out of range; [`Error::Io`] and [`Error::Artefact`] name the file.
+    pub fn resolve(preset: Preset, file: Option<&Path>, overrides: &[String]) -> Result<Self> {
+        let mut table = toml::Table::try_from(Self::preset(preset))
+            .map_err(|error| Error::config("preset", preset.name(), format!("a table ({error})")))?;
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+            let over: toml::Table = toml::from_str(&text).map_err(|error| {
+                Error::artefact(path, error.to_string().trim().replace('\n', " "), "a TOML config")
+            })?;
+            merge(&mut table, over, "")?;
+        }
+        for text in overrides {
+            let (key, value) = text
+                .split_once('=')
+                .ok_or_else(|| Error::config(text.as_str(), "no `=`", "an override `a.b=c`"))?;
+            merge(&mut table, nested(key.trim(), parse_value(value.trim())), "")?;
+        }
+        let config = Self::from_table(table)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn from_table(table: toml::Table) -> Result<Self> {
+        serde_path(toml::Value::Table(table))
+    }
+
+    /// The config as TOML, every key named.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a config holds only tables, numbers and strings")
+    }
+
+    /// BLAKE3 of the TOML, hex.
+    pub fn hash(&self) -> String {
+        blake3::hash(self.to_toml().as_bytes()).to_hex().to_string()
+    }
+
+    /// JSON schema of a config file.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Self).to_value()
+    }
+
+    /// The data's path; `None` = the embedded sample.
+    pub fn data_path(&self) -> Option<PathBuf> {
+        (!self.data.path.is_empty()).then(|| PathBuf::from(&self.data.path))
+    }
+
+    /// Refuses everything out of range, before any work is done.
+    pub fn check(&self) -> Result<()> {
+        self.poison.plan.check("poison.plan")?;
+        self.poison.train.check("poison.train")?;
+        self.classifier.train.check("classifier.train")?;
+        self.dae.noise.check("dae.noise")?;
+        self.dae.train.check("dae.train")?;
+        self.purify.check("purify")?;
+        self.abstention.check("abstention")?;
+        let temperature = self.distill.temperature;
+        if !(temperature.is_finite() && temperature >= 1.0) {
+            return Err(Error::config("distill.temperature", temperature, "a finite number, 1 or more"));
+        }
+        for (index, attack) in self.evaluate.attacks.iter().enumerate() {
+            attack.check(&format!("evaluate.attacks[{index}]"))?;
+        }
+        for (key, share) in [("calibration", self.data.split.calibration), ("test", self.data.split.test)] {
+            if !(0.0..0.9).contains(&share) {
+                return Err(Error::config(format!("data.split.{key}"), share, "a share in [0, 0.9)"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts `over` on top of `base`; a key that `base` does not know is refused.
+fn merge(base: &mut toml::Table, over: toml::Table, path: &str) -> Result<()> {
+    for (key, value) in over {
+        let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) if !replaces(&key, old, &new) => {
+                merge(old, new, &place)?
+            }
+            (Some(old), value) => *old = value,
+            (None, value) if OPTIONAL.contains(&place.as_str()) => {
+                base.insert(key, value);
+            }
+            (None, _) => {
+                let known = base.keys().cloned().collect::<Vec<_>>().join(", ");
+                return Err(Error::config(place, "an unknown key", format!("one of: {known}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Keys that a preset leaves out because TOML has no null.
+const OPTIONAL: &[&str] = &["data.columns.group_column"];
+
+/// Tables of which a tag decides the other keys.
+const TAGGED: &[(&str, &str)] = &[("optimiser", "kind"), ("schedule", "kind"), ("rule", "rule")];
+
+/// A tagged table is replaced whole when its tag changes: another optimiser has other keys.
+fn replaces(key: &str, old: &toml::Table, new: &toml::Table) -> bool {
+    TAGGED.iter().any(|(name, tag)| *name == key && new.contains_key(*tag) && new.get(*tag) != old.get(*tag))
+}
+
+fn nested(key: &str, value: toml::Value) -> toml::Table {
+    let (first, rest) = match key.split_once('.') {
+        Some((first, rest)) => (first, toml::Value::Table(nested(rest, value))),
+        None => (key, value),
+    };
+    toml::Table::from_iter([(first.to_owned(), rest)])
+}
+
+/// A TOML value, or a bare word as a string.
+fn parse_value(text: &str) -> toml::Value {
+    toml::from_str::<toml::Table>(&format!("value = {text}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(text.to_owned()))
+}
+
+/// Deserialises with the path of the key that does not fit.
+fn serde_path(value: toml::Value) -> Result<RunConfig> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let key = error.path().to_string();
+        Error::config(
+            key,
+            error.inner().to_string().trim().replace('\n', " "),
+            "a value of the type that `limbeck config schema` gives",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_within_range_and_survives_its_own_toml() {
+        for preset in Preset::ALL {
+            let config = RunConfig::preset(preset);
+            config.check().unwrap_or_else(|error| panic!("{}: {error}", preset.name()));
+            let again: RunConfig = toml::from_str(&config.to_toml()).expect("a preset's TOML is a config");
+            assert_eq!(again, config, "{}", preset.name());
+        }
+    }
+
+    fn refusal(set: &str) -> String {
+        RunConfig::resolve(Preset::Sample, None, &[set.to_owned()]).expect_err(set).to_string()
+    }
+
+    #[test]
+    fn unknown_keys_and_values_out_of_range_name_the_key() {
+        assert!(refusal("dae.lerning_rate=1").contains("dae.lerning_rate"));
+        assert!(refusal("classifier.train.learning_rate=nan").contains("classifier.train.learning_rate"));
+        assert!(refusal("classifier.train.epochs=-3").contains("classifier.train.epochs"));
+        assert!(refusal("distill.temperature=0.5").contains("distill.temperature"));
+        assert!(refusal("poison.plan.attack.eps=3").contains("poison.plan.attack.eps"));
+        assert!(refusal("dae.kind=vae").contains("dae.kind"));
+    }
+
+    #[test]
+    fn a_kind_that_is_no_tag_leaves_its_neighbours_alone() {
+        let config =
+            RunConfig::resolve(Preset::Sample, None, &["dae.kind=bottleneck".to_owned()]).expect("it fits");
+        assert_eq!(config.dae.kind, AutoencoderKind::Bottleneck);
+        assert_eq!(config.dae.width, RunConfig::preset(Preset::Sample).dae.width);
+    }
+
+    #[test]
+    fn overrides_reach_nested_keys_and_replace_tagged_tables() {
+        let set = ["dae.train.optimiser={kind=\"sgd\",momentum=0.5,weight_decay=0}", "data.path=somewhere"];
+        let config = RunConfig::resolve(Preset::Sample, None, &set.map(str::to_owned)).expect("both fit");
+        assert_eq!(
+            config.dae.train.optimiser,
+            crate::train::OptimiserConfig::Sgd { momentum: 0.5, weight_decay: 0.0 }
+        );
+        assert_eq!(config.data_path(), Some(PathBuf::from("somewhere")));
+    }
+}

@@ -1,0 +1,206 @@
+//! Presets: complete configs for the embedded sample, the full GTSRB set, and the authors' public code.
+
+use super::config::{
+    ClassifierSection, DaeSection, DataConfig, DistillConfig, EvaluateConfig, NetworkConfig, PoisonSection,
+    RunConfig,
+};
+use crate::attack::{AttackConfig, AttackKind};
+use crate::dataset::{ImageSize, SourceOptions, SplitConfig};
+use crate::distill::AbstentionConfig;
+use crate::network::{Architecture, AutoencoderKind};
+use crate::poison::{LabelPolicy, PoisonConfig};
+use crate::purify::{FlaggedPolicy, NoiseConfig, PurifyConfig, Rule, ScoreKind};
+use crate::train::{Augmentation, OptimiserConfig, Schedule, TrainConfig};
+
+/// A named starting point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// The embedded sample with a simulated attacker: minutes on two cores.
+    Sample,
+    /// A user's own set of a few thousand images and more, audited as it comes.
+    Audit,
+    /// The full GTSRB set with a simulated attacker: hours on two cores.
+    Gtsrb,
+    /// The settings of the authors' public code (their repository of March 2023), as far as they are stated there.
+    Authors,
+}
+
+impl Preset {
+    /// All presets.
+    pub const ALL: [Self; 4] = [Self::Sample, Self::Audit, Self::Gtsrb, Self::Authors];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sample => "sample",
+            Self::Audit => "audit",
+            Self::Gtsrb => "gtsrb",
+            Self::Authors => "authors",
+        }
+    }
+
+    /// The preset of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|preset| preset.name() == name)
+    }
+
+    /// Its config.
+    pub fn config(self) -> RunConfig {
+        match self {
+            Self::Sample => sample(),
+            Self::Audit => audit(),
+            Self::Gtsrb => gtsrb(),
+            Self::Authors => authors(),
+        }
+    }
+}
+
+/// Two attacks at the eps of the authors' public code (0.01) and at 8/255.
+fn attacks() -> Vec<AttackConfig> {
+    let attack = |kind, eps| AttackConfig { kind, eps, ..AttackConfig::default() };
+    vec![
+        attack(AttackKind::Fgsm, 0.01),
+        attack(AttackKind::IFgsm, 0.01),
+        attack(AttackKind::Fgsm, EPS_8),
+        attack(AttackKind::IFgsm, EPS_8),
+    ]
+}
+
+/// 8/255, the usual radius of Madry 2018, rounded to four digits.
+const EPS_8: f64 = 0.0314;
+
+/// Adam: its step does not shrink with the gradient when the temperature rises.
+fn classifier_training(
+    epochs: usize,
+    batch: usize,
+    learning_rate: f64,
+    augmentation: Augmentation,
+) -> TrainConfig {
+    TrainConfig {
+        epochs,
+        batch,
+        optimiser: OptimiserConfig::Adam { weight_decay: 0.0 },
+        learning_rate,
+        schedule: Schedule::OneCycle { warmup: 0.2 },
+        patience: 0,
+        label_smoothing: 0.0,
+        augmentation,
+    }
+}
+
+/// Signs seen a little nearer, further, turned and shifted.
+const SIGNS: Augmentation = Augmentation { shift: 1.5, rotation: 8.0, scale: 0.08, brightness: 0.2 };
+
+/// Light alone: few images and few epochs leave no time for more.
+const LIGHT: Augmentation = Augmentation { shift: 0.0, rotation: 0.0, scale: 0.0, brightness: 0.2 };
+
+fn dae_training(epochs: usize, batch: usize, learning_rate: f64) -> TrainConfig {
+    TrainConfig {
+        epochs,
+        batch,
+        optimiser: OptimiserConfig::Adam { weight_decay: 0.0 },
+        learning_rate,
+        schedule: Schedule::OneCycle { warmup: 0.2 },
+        patience: 0,
+        label_smoothing: 0.0,
+        augmentation: Augmentation::default(),
+    }
+}
+
+fn gtsrb() -> RunConfig {
+    RunConfig {
+        seed: 1,
+        data: DataConfig {
+            path: String::new(),
+            image_size: ImageSize::default(),
+            columns: SourceOptions::default(),
+            split: SplitConfig::default(),
+            limit_per_class: 0,
+        },
+        poison: PoisonSection {
+            plan: PoisonConfig { fraction: 0.1, label: LabelPolicy::Kept, attack: AttackConfig::default() },
+            surrogate: NetworkConfig {
+                architecture: Architecture::ResNet8,
+                width: 8,
+                hidden: 128,
+                dropout: 0.2,
+            },
+            train: classifier_training(3, 64, 0.003, LIGHT),
+        },
+        classifier: ClassifierSection {
+            network: NetworkConfig { architecture: Architecture::Vgg, width: 16, hidden: 128, dropout: 0.3 },
+            train: classifier_training(5, 64, 0.003, SIGNS),
+        },
+        dae: DaeSection {
+            kind: AutoencoderKind::Unet,
+            width: 8,
+            latent: 128,
+            noise: NoiseConfig::default(),
+            train: dae_training(3, 32, 0.005),
+        },
+        purify: PurifyConfig {
+            score: ScoreKind::Mse,
+            rule: Rule::Percentile { percentile: 98.0, margin: 0.0 },
+            flagged: FlaggedPolicy::Decide,
+            kl_temperature: 1.0,
+        },
+        distill: DistillConfig { temperature: 20.0 },
+        abstention: AbstentionConfig::default(),
+        evaluate: EvaluateConfig { attacks: attacks(), attacked_images: 2000, controls: true, examples: 24 },
+    }
+}
+
+fn audit() -> RunConfig {
+    let mut config = gtsrb();
+    config.poison.plan.fraction = 0.0;
+    config
+}
+
+fn sample() -> RunConfig {
+    let mut config = gtsrb();
+    config.poison.plan.attack.eps = EPS_8;
+    config.poison.train = classifier_training(8, 32, 0.004, LIGHT);
+    config.classifier.network.width = 8;
+    config.classifier.network.dropout = 0.2;
+    config.classifier.train = classifier_training(8, 32, 0.004, LIGHT);
+    config.dae.train = dae_training(6, 16, 0.01);
+    config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
+    config.evaluate.attacked_images = 256;
+    config
+}
+
+fn authors() -> RunConfig {
+    let mut config = gtsrb();
+    config.classifier.train = TrainConfig {
+        schedule: Schedule::Constant,
+        ..classifier_training(30, 64, 0.001, Augmentation::default())
+    };
+    config.dae = DaeSection {
+        kind: AutoencoderKind::Bottleneck,
+        width: 32,
+        latent: 128,
+        noise: NoiseConfig {
+            identity: 0.0,
+            adversarial: 0.0,
+            gaussian: 1.0,
+            coarse: 0.0,
+            gaussian_sigma: 0.12,
+            ..NoiseConfig::default()
+        },
+        train: TrainConfig { schedule: Schedule::Constant, ..dae_training(100, 64, 1e-4) },
+    };
+    config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
+    config.purify.flagged = FlaggedPolicy::Discard;
+    config.distill.temperature = 5.0;
+    config.evaluate.attacks = [0.01, 0.02, 0.03]
+        .into_iter()
+        .flat_map(|eps| {
+            [AttackKind::Fgsm, AttackKind::IFgsm].map(|kind| AttackConfig {
+                kind,
+                eps,
+                ..AttackConfig::default()
+            })
+        })
+        .collect();
+    config
+}

@@ -1,0 +1,195 @@
+//! The run directory and the order of its stages.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+
+use super::config::RunConfig;
+use super::manifest::Manifest;
+use super::sets::Sets;
+use crate::artefact::write_atomically;
+use crate::error::{Error, Result};
+use crate::evaluate::results::Evaluation;
+use crate::progress::{Progress, StageEvent};
+use crate::purify::Ledger;
+use crate::rng::Seed;
+use crate::train::Checkpoints;
+
+/// How far a run goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Goal {
+    /// Scores, threshold, verdicts, ledger.
+    Audit,
+    /// The purified set.
+    Purify,
+    /// Teacher, soft labels, student, null rule.
+    Distil,
+    /// Attacks, controls, figures.
+    Evaluate,
+    /// The page.
+    Report,
+}
+
+/// What a run produced.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The ledger of the audited set.
+    pub ledger: Option<Ledger>,
+    /// All figures, from [`Goal::Evaluate`] on.
+    pub evaluation: Option<Evaluation>,
+}
+
+/// A run directory with its config.
+pub struct Run<'a> {
+    pub(super) directory: PathBuf,
+    pub(super) config: RunConfig,
+    pub(super) device: Device,
+    pub(super) progress: &'a dyn Progress,
+    manifest: Manifest,
+}
+
+impl<'a> Run<'a> {
+    /// Starts a run in a new or empty folder, or goes on with the one that is there.
+    ///
+    /// # Errors
+    /// Refuses settings out of range, and a folder that holds something else.
+    pub fn open(
+        directory: &Path,
+        config: RunConfig,
+        device: &Device,
+        progress: &'a dyn Progress,
+    ) -> Result<Self> {
+        config.check()?;
+        let manifest = Manifest::open(directory)?;
+        Ok(Self {
+            directory: directory.to_path_buf(),
+            config,
+            device: device.clone().without_autodiff(),
+            progress,
+            manifest,
+        })
+    }
+
+    /// Runs every stage up to `goal` that is not done yet.
+    ///
+    /// # Errors
+    /// Whatever a stage reports; what was finished stays, and the next call goes on from there.
+    pub fn execute(&mut self, goal: Goal) -> Result<Outcome> {
+        let sets = self.start()?;
+        let data = sets.content_hash();
+        let mut outcome = Outcome::default();
+
+        let poison = self.poison(&sets, &data)?;
+        let audited = match &poison.poisoned {
+            Some(poisoned) => poisoned.apply(&sets.train)?,
+            None => sets.train.clone(),
+        };
+        let undefended = self.undefended(&sets, &audited, &poison.key)?;
+        let dae = self.dae(&sets, &audited, &undefended)?;
+        let audit = self.audit(&sets, &audited, &undefended, &dae)?;
+        outcome.ledger = Some(audit.ledger.clone());
+        if goal < Goal::Purify {
+            return Ok(outcome);
+        }
+        let purified = self.purify(&sets, &audited, &undefended, &dae, &audit)?;
+        if goal < Goal::Distil {
+            return Ok(outcome);
+        }
+        let teacher = self.teacher(&sets, &purified)?;
+        let soft_labels = self.soft_labels(&purified, &teacher)?;
+        let student = self.student(&sets, &purified, &soft_labels)?;
+        let null_rule = self.null_rule(&sets, &student, &soft_labels)?;
+        if goal < Goal::Evaluate {
+            return Ok(outcome);
+        }
+        let controls = self.controls(&sets, &audited, &poison, &audit, &purified)?;
+        let evaluation = self.evaluation(super::stages::Finished {
+            sets: &sets,
+            audited: &audited,
+            poison: &poison,
+            undefended: &undefended,
+            dae: &dae,
+            audit: &audit,
+            teacher: &teacher,
+            student: &student,
+            null_rule: &null_rule,
+            controls: &controls,
+        })?;
+        if goal >= Goal::Report {
+            self.report(&evaluation)?;
+        }
+        outcome.evaluation = Some(evaluation.value);
+        Ok(outcome)
+    }
+
+    /// Distils from the set as it is, without an audit: teacher, soft labels, student, null rule.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub fn distil_as_it_is(&mut self) -> Result<()> {
+        let sets = self.start()?;
+        let unfiltered = super::stages::Purified { set: sets.train.clone(), key: sets.content_hash() };
+        let teacher = self.teacher(&sets, &unfiltered)?;
+        let soft_labels = self.soft_labels(&unfiltered, &teacher)?;
+        let student = self.student(&sets, &unfiltered, &soft_labels)?;
+        self.null_rule(&sets, &student, &soft_labels)?;
+        Ok(())
+    }
+
+    /// Reads the data; only when they are sound, the folder is made and the config written.
+    fn start(&self) -> Result<Sets> {
+        let sets = Sets::load(&self.config, self.progress)?;
+        self.manifest.save(&self.directory)?;
+        let (path, text) = (self.path("config.toml"), self.config.to_toml());
+        write_atomically(&path, |file| file.write_all(text.as_bytes()).map_err(Error::io("write", &path)))?;
+        Ok(sets)
+    }
+
+    /// The folder.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(super) fn path(&self, file: &str) -> PathBuf {
+        self.directory.join(file)
+    }
+
+    pub(super) fn seed(&self, stage: &str) -> Seed {
+        Seed::new(self.config.seed).child(stage)
+    }
+
+    /// Key of a stage: its name, this version, its settings and the keys of what it builds on.
+    pub(super) fn key(&self, stage: &str, settings: &impl serde::Serialize, upstream: &[&str]) -> String {
+        let settings = serde_json::to_string(settings).expect("settings are plain data");
+        let text =
+            [crate::VERSION, stage, &self.config.seed.to_string(), &settings, &upstream.join(" ")].join("\n");
+        blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+
+    /// Makes the files of a stage unless they are there, made from the same inputs.
+    pub(super) fn stage(
+        &mut self,
+        name: &str,
+        key: &str,
+        files: &[&str],
+        make: impl FnOnce(&Self, &Checkpoints) -> Result<()>,
+    ) -> Result<()> {
+        if self.manifest.is_done(&self.directory, name, key)? {
+            self.progress.stage(name, StageEvent::Skipped);
+            return Ok(());
+        }
+        self.progress.check()?;
+        self.progress.stage(name, StageEvent::Started);
+        let checkpoints = Checkpoints::at(self.path(&format!("{name}-{}.checkpoint", &key[..16])));
+        for file in files {
+            if let Some(parent) = self.path(file).parent() {
+                std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+            }
+        }
+        make(self, &checkpoints)?;
+        self.manifest.record(&self.directory, name, key, files)?;
+        checkpoints.clear()?;
+        self.progress.stage(name, StageEvent::Finished);
+        Ok(())
+    }
+}

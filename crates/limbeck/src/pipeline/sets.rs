@@ -1,0 +1,93 @@
+//! The image sets of a run: training, calibration and test, apart by group.
+
+use std::collections::BTreeMap;
+
+use crate::dataset::{Dataset, Part, Source, Split, TestPart};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+use super::config::RunConfig;
+
+/// Where the images come from, and the three sets.
+pub struct Sets {
+    /// The source, for writing copies in its own schema.
+    pub source: Source,
+    /// Name in reports.
+    pub name: String,
+    /// Images to be audited, as they come.
+    pub train: Dataset,
+    /// Trusted images that thresholds, early stopping and the null rule are fitted on.
+    pub calibration: Dataset,
+    /// Images that nothing is fitted on.
+    pub test: Dataset,
+}
+
+impl Sets {
+    /// Reads, limits and splits the set that the config names.
+    pub fn load(config: &RunConfig, progress: &dyn Progress) -> Result<Self> {
+        let (source, name) = match config.data_path() {
+            None => (Source::embedded()?, "embedded GTSRB sample".to_owned()),
+            Some(path) => {
+                let name = path
+                    .file_name()
+                    .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+                (Source::open_with(&path, &config.data.columns)?, name)
+            }
+        };
+        let load = |part: Part, what: &str| -> Result<Dataset> {
+            progress.task(what, "images");
+            let set = Dataset::load(&source, part, config.data.image_size, &mut |done, total| {
+                progress.advance(done, total.unwrap_or(0));
+            })?;
+            progress.check()?;
+            Ok(limited(&set, config.data.limit_per_class))
+        };
+        let full = load(Part::Train, "reading training images")?;
+        let where_test = TestPart::of(&source);
+        let split = Split::draw(&full, &config.data.split, where_test)?;
+        let test = match where_test {
+            TestPart::Separate => load(Part::Test, "reading test images")?,
+            TestPart::Drawn => full.subset(&split.test),
+        };
+        for (what, set) in [("calibration", split.calibration.len()), ("test", test.len())] {
+            if set == 0 {
+                return Err(Error::config(
+                    format!("data.split.{what}"),
+                    "no image",
+                    format!("a share that leaves {what} images"),
+                ));
+            }
+        }
+        if test.classes() != full.classes() {
+            return Err(Error::data(
+                source.path(),
+                format!("{} test classes", test.classes().len()),
+                format!("the {} classes of the training part", full.classes().len()),
+            ));
+        }
+        let (train, calibration) = (full.subset(&split.train), full.subset(&split.calibration));
+        Ok(Self { source, name, train, calibration, test })
+    }
+
+    /// Hash over everything that was read.
+    pub fn content_hash(&self) -> String {
+        let parts = [&self.train, &self.calibration, &self.test].map(Dataset::content_hash);
+        blake3::hash(parts.join(" ").as_bytes()).to_hex().to_string()
+    }
+}
+
+/// At most `most` images of each class, in whole groups as far as they go; 0 = all.
+fn limited(set: &Dataset, most: usize) -> Dataset {
+    if most == 0 {
+        return set.clone();
+    }
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    let kept: Vec<usize> = (0..set.len())
+        .filter(|&index| {
+            let count = counts.entry(set.samples()[index].label).or_default();
+            *count += 1;
+            *count <= most
+        })
+        .collect();
+    set.subset(&kept)
+}

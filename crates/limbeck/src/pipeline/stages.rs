@@ -1,0 +1,700 @@
+//! Each stage: what it depends on, what it computes, what it writes.
+//!
+//! A stage always returns what it reads back from its files, so a resumed run sees the same values as an uninterrupted one.
+
+use std::collections::HashMap;
+
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use super::config::{ClassifierSection, NetworkConfig};
+use super::run::Run;
+use super::sets::Sets;
+use crate::artefact::{read_json, write_atomically, write_json};
+use crate::attack::AttackConfig;
+use crate::dataset::{Dataset, Edit, SampleId, encode_png, rewrite_all};
+use crate::distill::{NullRule, SoftLabels};
+use crate::error::{Error, Result};
+use crate::evaluate::results::{
+    AttackedRate, ClassifierCurve, ClassifierEpoch, ControlRow, DatasetSummary, Evaluation, ModelRow,
+    PoisonSummary,
+};
+use crate::evaluate::{
+    AttackedSet, Truth, abstention, accuracy, attack_set, attacked_accuracy, class_rows, detection,
+    restoration, self_checks, statements, suspicion_points, triptychs, verdict_counts,
+};
+use crate::network::{AutoencoderSpec, ClassifierSpec, Normalisation, TrainedAutoencoder, TrainedClassifier};
+use crate::poison::{LabelPolicy, PoisonedSet, TruthManifest, poison};
+use crate::purify::{
+    Defence, Judgement, Ledger, ScoreKind, Threshold, Verdict, craft_twins, judge, purified_set,
+    train_autoencoder,
+};
+use crate::train::{Epoch, Targets, TrainConfig, train_classifier};
+
+/// A value and the key of the stage that made it.
+pub(super) struct Made<T> {
+    pub(super) value: T,
+    pub(super) key: String,
+}
+
+/// A trained network with its learning curve.
+pub(super) struct Trained<T> {
+    pub(super) network: T,
+    pub(super) epochs: Vec<Epoch>,
+}
+
+/// What the simulated attacker did, if there is one.
+pub(super) struct Poison {
+    pub(super) poisoned: Option<PoisonedSet>,
+    pub(super) truth: Option<TruthManifest>,
+    pub(super) surrogate: Option<TrainedClassifier>,
+    pub(super) key: String,
+}
+
+/// The judged set.
+pub(super) struct Audit {
+    pub(super) ledger: Ledger,
+    pub(super) thresholds: Vec<Threshold>,
+    pub(super) key: String,
+}
+
+/// The purified training images.
+pub(super) struct Purified {
+    pub(super) set: Dataset,
+    pub(super) key: String,
+}
+
+/// A classifier trained behind another filter.
+pub(super) struct Control {
+    filter: &'static str,
+    removed: u64,
+    reconstructed: u64,
+    poison_left: Option<u64>,
+    classifier: TrainedClassifier,
+    epochs: Vec<Epoch>,
+}
+
+/// Every artefact that the evaluation looks at.
+pub(super) struct Finished<'a> {
+    pub(super) sets: &'a Sets,
+    pub(super) audited: &'a Dataset,
+    pub(super) poison: &'a Poison,
+    pub(super) undefended: &'a Made<Trained<TrainedClassifier>>,
+    pub(super) dae: &'a Made<Trained<TrainedAutoencoder>>,
+    pub(super) audit: &'a Audit,
+    pub(super) teacher: &'a Made<Trained<TrainedClassifier>>,
+    pub(super) student: &'a Made<Trained<TrainedClassifier>>,
+    pub(super) null_rule: &'a Made<NullRule>,
+    pub(super) controls: &'a Made<Vec<Control>>,
+}
+
+/// Files of the thresholds that an audit froze.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Thresholds {
+    /// Name of the score that decides.
+    decides: String,
+    /// By position in the table of scores.
+    thresholds: Vec<Threshold>,
+}
+
+impl Run<'_> {
+    fn spec(&self, network: NetworkConfig, set: &Dataset, temperature: f64) -> ClassifierSpec {
+        ClassifierSpec {
+            architecture: network.architecture,
+            width: network.width,
+            hidden: network.hidden,
+            dropout: network.dropout,
+            classes: set.classes().to_vec(),
+            image_size: [set.size().height as usize, set.size().width as usize],
+            normalisation: Normalisation::default(),
+            temperature,
+        }
+    }
+
+    /// Trains a classifier and writes `<name>.safetensors` and `<name>-curve.json`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different kind of thing; a bundle would only rename them"
+    )]
+    fn classifier(
+        &mut self,
+        name: &str,
+        section: (NetworkConfig, &TrainConfig),
+        temperature: f64,
+        train: &Dataset,
+        targets: impl FnOnce() -> Result<Targets>,
+        calibration: &Dataset,
+        upstream: &[&str],
+    ) -> Result<Made<Trained<TrainedClassifier>>> {
+        let spec = self.spec(section.0, train, temperature);
+        let key = self.key(name, &(&section, temperature), upstream);
+        let (weights, curve) = (format!("{name}.safetensors"), format!("{name}-curve.json"));
+        self.stage(name, &key, &[&weights, &curve], |run, checkpoints| {
+            run.progress.task(&format!("training the {name} classifier"), "images");
+            let (trained, epochs) = train_classifier(
+                spec,
+                train,
+                &targets()?,
+                calibration,
+                section.1,
+                &run.device,
+                run.seed(name),
+                checkpoints,
+                run.progress,
+            )?;
+            trained.save(&run.path(&weights))?;
+            write_json(&run.path(&curve), &epochs)
+        })?;
+        let network = TrainedClassifier::load(&self.path(&weights), &self.device)?;
+        Ok(Made { value: Trained { network, epochs: read_json(&self.path(&curve))? }, key })
+    }
+
+    pub(super) fn poison(&mut self, sets: &Sets, data: &str) -> Result<Poison> {
+        let section = self.config.poison.clone();
+        if section.plan.fraction == 0.0 {
+            return Ok(Poison { poisoned: None, truth: None, surrogate: None, key: data.to_owned() });
+        }
+        let surrogate = self.classifier(
+            "surrogate",
+            (section.surrogate, &section.train),
+            1.0,
+            &sets.train,
+            || Ok(Targets::Labels),
+            &sets.calibration,
+            &[data],
+        )?;
+        let key = self.key("poison", &section.plan, &[&surrogate.key]);
+        let (images, truth) = ("poison/images.safetensors", "poison/truth.csv");
+        self.stage("poison", &key, &[images, truth], |run, _| {
+            let network = &surrogate.value.network;
+            let poisoned =
+                poison(&sets.train, &section.plan, network, &run.device, run.seed("poison"), run.progress)?;
+            poisoned.save(&run.path(images))?;
+            poisoned
+                .truth(&sets.train, &poisoned.apply(&sets.train)?, &section.plan.attack.label())
+                .save(&run.path(truth))
+        })?;
+        Ok(Poison {
+            poisoned: Some(PoisonedSet::load(&self.path(images))?),
+            truth: Some(TruthManifest::load(&self.path(truth))?),
+            surrogate: Some(surrogate.value.network),
+            key,
+        })
+    }
+
+    pub(super) fn undefended(
+        &mut self,
+        sets: &Sets,
+        audited: &Dataset,
+        data: &str,
+    ) -> Result<Made<Trained<TrainedClassifier>>> {
+        let ClassifierSection { network, train } = self.config.classifier.clone();
+        self.classifier(
+            "undefended",
+            (network, &train),
+            1.0,
+            audited,
+            || Ok(Targets::Labels),
+            &sets.calibration,
+            &[data],
+        )
+    }
+
+    pub(super) fn dae(
+        &mut self,
+        sets: &Sets,
+        audited: &Dataset,
+        undefended: &Made<Trained<TrainedClassifier>>,
+    ) -> Result<Made<Trained<TrainedAutoencoder>>> {
+        let section = self.config.dae.clone();
+        let key = self.key("dae", &section, &[&undefended.key]);
+        let (weights, curve) = ("dae.safetensors", "dae-curve.json");
+        self.stage("dae", &key, &[weights, curve], |run, checkpoints| {
+            let seed = run.seed("dae");
+            let twins = |set: &Dataset, name: &str| {
+                craft_twins(
+                    set,
+                    &section.noise,
+                    &undefended.value.network,
+                    &run.device,
+                    seed.child(name),
+                    run.progress,
+                )
+            };
+            let (train, calibration) =
+                (twins(audited, "train twins")?, twins(&sets.calibration, "calibration twins")?);
+            let spec = AutoencoderSpec {
+                kind: section.kind,
+                width: section.width,
+                latent: section.latent,
+                image_size: [audited.size().height as usize, audited.size().width as usize],
+            };
+            let (trained, epochs) = train_autoencoder(
+                spec,
+                &train,
+                &calibration,
+                &section.noise,
+                &section.train,
+                &run.device,
+                seed,
+                checkpoints,
+                run.progress,
+            )?;
+            trained.save(&run.path(weights))?;
+            write_json(&run.path(curve), &epochs)
+        })?;
+        let network = TrainedAutoencoder::load(&self.path(weights), &self.device)?;
+        Ok(Made { value: Trained { network, epochs: read_json(&self.path(curve))? }, key })
+    }
+
+    fn defence<'a>(
+        &self,
+        undefended: &'a Made<Trained<TrainedClassifier>>,
+        dae: &'a Made<Trained<TrainedAutoencoder>>,
+    ) -> Defence<'a> {
+        Defence {
+            autoencoder: &dae.value.network,
+            classifier: &undefended.value.network,
+            kl_temperature: self.config.purify.kl_temperature,
+        }
+    }
+
+    pub(super) fn audit(
+        &mut self,
+        sets: &Sets,
+        audited: &Dataset,
+        undefended: &Made<Trained<TrainedClassifier>>,
+        dae: &Made<Trained<TrainedAutoencoder>>,
+    ) -> Result<Audit> {
+        let config = self.config.purify;
+        let key = self.key("audit", &config, &[&dae.key]);
+        let (ledger, csv, thresholds) = ("ledger.parquet", "ledger.csv", "thresholds.json");
+        self.stage("audit", &key, &[ledger, csv, thresholds], |run, _| {
+            let defence = run.defence(undefended, dae);
+            let judged: Judgement = judge(audited, &sets.calibration, &defence, &config, run.progress)?;
+            judged.ledger.write_parquet(&run.path(ledger))?;
+            judged.ledger.write_csv(&run.path(csv))?;
+            let frozen =
+                Thresholds { decides: config.score.name().to_owned(), thresholds: judged.thresholds };
+            write_json(&run.path(thresholds), &frozen)
+        })?;
+        let frozen: Thresholds = read_json(&self.path(thresholds))?;
+        Ok(Audit { ledger: Ledger::read_parquet(&self.path(ledger))?, thresholds: frozen.thresholds, key })
+    }
+
+    pub(super) fn purify(
+        &mut self,
+        sets: &Sets,
+        audited: &Dataset,
+        undefended: &Made<Trained<TrainedClassifier>>,
+        dae: &Made<Trained<TrainedAutoencoder>>,
+        audit: &Audit,
+    ) -> Result<Purified> {
+        let key = self.key("purify", &(), &[&audit.key]);
+        let (set, kept) = purified_set(audited, &audit.ledger, &self.defence(undefended, dae))?;
+        self.stage("purify", &key, &["purified"], |run, _| {
+            let destination = run.path("purified");
+            if destination.exists() {
+                std::fs::remove_dir_all(&destination).map_err(Error::io("replace", &destination))?;
+            }
+            run.progress.task("writing the purified set", "images");
+            let edits = purified_edits(sets, &set, &kept, audit)?;
+            rewrite_all(&sets.source, &destination, &mut |id, _, _| {
+                run.progress.check()?;
+                Ok(edits.get(id).cloned().unwrap_or(Edit::Drop))
+            })?;
+            Ok(())
+        })?;
+        Ok(Purified { set, key })
+    }
+
+    pub(super) fn teacher(
+        &mut self,
+        sets: &Sets,
+        purified: &Purified,
+    ) -> Result<Made<Trained<TrainedClassifier>>> {
+        let ClassifierSection { network, train } = self.config.classifier.clone();
+        let temperature = self.config.distill.temperature;
+        self.classifier(
+            "teacher",
+            (network, &train),
+            temperature,
+            &purified.set,
+            || Ok(Targets::Labels),
+            &sets.calibration,
+            &[&purified.key],
+        )
+    }
+
+    pub(super) fn soft_labels(
+        &mut self,
+        purified: &Purified,
+        teacher: &Made<Trained<TrainedClassifier>>,
+    ) -> Result<Made<SoftLabels>> {
+        let key = self.key("soft-labels", &(), &[&teacher.key]);
+        let file = "soft_labels.parquet";
+        self.stage("soft-labels", &key, &[file], |run, _| {
+            SoftLabels::compute(&teacher.value.network, &purified.set, run.progress)?.save(&run.path(file))
+        })?;
+        Ok(Made { value: SoftLabels::load(&self.path(file))?, key })
+    }
+
+    pub(super) fn student(
+        &mut self,
+        sets: &Sets,
+        purified: &Purified,
+        soft_labels: &Made<SoftLabels>,
+    ) -> Result<Made<Trained<TrainedClassifier>>> {
+        let ClassifierSection { network, train } = self.config.classifier.clone();
+        let temperature = self.config.distill.temperature;
+        self.classifier(
+            "student",
+            (network, &train),
+            temperature,
+            &purified.set,
+            || soft_labels.value.targets(&purified.set),
+            &sets.calibration,
+            &[&soft_labels.key],
+        )
+    }
+
+    pub(super) fn null_rule(
+        &mut self,
+        sets: &Sets,
+        student: &Made<Trained<TrainedClassifier>>,
+        soft_labels: &Made<SoftLabels>,
+    ) -> Result<Made<NullRule>> {
+        let config = self.config.abstention;
+        let key = self.key("null-rule", &config, &[&student.key]);
+        let file = "null_rule.json";
+        self.stage("null-rule", &key, &[file], |run, _| {
+            let rule = NullRule::calibrate(
+                &student.value.network,
+                &soft_labels.value,
+                &sets.calibration,
+                &config,
+                run.config.seed,
+                run.progress,
+            )?;
+            write_json(&run.path(file), &rule)
+        })?;
+        Ok(Made { value: read_json(&self.path(file))?, key })
+    }
+
+    /// The same classifier at T = 1 behind other filters, and on clean data: what the filter is worth, and what the poison costs.
+    pub(super) fn controls(
+        &mut self,
+        sets: &Sets,
+        audited: &Dataset,
+        poison: &Poison,
+        audit: &Audit,
+        purified: &Purified,
+    ) -> Result<Made<Vec<Control>>> {
+        let mut controls = Vec::new();
+        let mut keys = vec![audit.key.clone()];
+        if self.config.evaluate.controls {
+            let truth = match &poison.truth {
+                Some(manifest) => Truth::join(manifest, &audit.ledger)?,
+                None => Truth::unknown(),
+            };
+            let verdicts: Vec<Verdict> = audit.ledger.rows.iter().map(|row| row.verdict).collect();
+            let mut shuffled = verdicts.clone();
+            shuffled.shuffle(&mut self.seed("random filter").rng("verdicts"));
+            let mut plans = vec![("limbeck", verdicts), ("random", shuffled)];
+            if let Some(truth) = truth.known() {
+                let verdict = |poisoned: &bool| if *poisoned { Verdict::Discard } else { Verdict::Keep };
+                plans.push(("perfect", truth.iter().map(verdict).collect()));
+                plans.push(("clean", vec![Verdict::Keep; audited.len()]));
+            }
+            let ClassifierSection { network, train } = self.config.classifier.clone();
+            for (filter, verdicts) in plans {
+                let set = match filter {
+                    "limbeck" => purified.set.clone(),
+                    "clean" => sets.train.clone(),
+                    // A random filter discards what it flags: it has no reason to reconstruct.
+                    _ => {
+                        let kept: Vec<usize> =
+                            (0..audited.len()).filter(|&index| verdicts[index] == Verdict::Keep).collect();
+                        audited.subset(&kept)
+                    }
+                };
+                let made = self.classifier(
+                    &format!("control-{filter}"),
+                    (network, &train),
+                    1.0,
+                    &set,
+                    || Ok(Targets::Labels),
+                    &sets.calibration,
+                    &[&purified.key],
+                )?;
+                let count = |verdict: Verdict| verdicts.iter().filter(|v| **v == verdict).count() as u64;
+                let reconstructed = if filter == "limbeck" { count(Verdict::Reconstruct) } else { 0 };
+                controls.push(Control {
+                    filter,
+                    removed: verdicts.len() as u64 - count(Verdict::Keep) - reconstructed,
+                    reconstructed,
+                    poison_left: truth.known().map(|truth| {
+                        let left = |(poisoned, verdict): &(&bool, &Verdict)| {
+                            **poisoned && **verdict == Verdict::Keep
+                        };
+                        truth.iter().zip(&verdicts).filter(left).count() as u64
+                    }),
+                    classifier: made.value.network,
+                    epochs: made.value.epochs,
+                });
+                keys.push(made.key);
+            }
+        }
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        Ok(Made { key: self.key("controls", &(), &keys), value: controls })
+    }
+
+    pub(super) fn evaluation(&mut self, finished: Finished<'_>) -> Result<Made<Evaluation>> {
+        let upstream =
+            [&finished.null_rule.key, &finished.controls.key, &finished.poison.key].map(String::as_str);
+        let key = self.key("evaluate", &self.config, &upstream);
+        let file = "evaluation.json";
+        self.stage("evaluate", &key, &[file], |run, _| {
+            write_json(&run.path(file), &run.evaluate(&finished)?)
+        })?;
+        Ok(Made { value: read_json(&self.path(file))?, key })
+    }
+
+    fn evaluate(&self, finished: &Finished<'_>) -> Result<Evaluation> {
+        let Finished { sets, audited, poison, undefended, dae, audit, teacher, student, null_rule, controls } =
+            finished;
+        let progress = self.progress;
+        let config = &self.config.evaluate;
+        let truth = match &poison.truth {
+            Some(manifest) => Truth::join(manifest, &audit.ledger)?,
+            None => Truth::unknown(),
+        };
+        let attacked_test = attack_set(&sets.test, config.attacked_images, self.seed("evaluate"));
+        let control = |filter: &str| controls.value.iter().find(|control| control.filter == filter);
+        let clean_trained = control("clean").map(|control| {
+            ("clean-trained", "the training set before poisoning", &control.classifier, &control.epochs)
+        });
+        let audited_words = if poison.truth.is_some() {
+            "the poisoned set, no defence"
+        } else {
+            "the set as it came, no defence"
+        };
+        let entries = clean_trained.into_iter().chain([
+            ("undefended", audited_words, &undefended.value.network, &undefended.value.epochs),
+            (
+                "teacher",
+                "the purified set, at the distillation temperature",
+                &teacher.value.network,
+                &teacher.value.epochs,
+            ),
+            (
+                "student",
+                "the purified set with the teacher's soft labels",
+                &student.value.network,
+                &student.value.epochs,
+            ),
+        ]);
+        let (mut models, mut curves, mut on_student, mut on_undefended) =
+            (Vec::new(), Vec::new(), Vec::new(), None);
+        for (model, trained_on, network, epochs) in entries {
+            progress.task(&format!("accuracy of {model}"), "images");
+            let clean = accuracy(network, &sets.test, progress)?;
+            let mut attacked = Vec::new();
+            for attack in &config.attacks {
+                progress.task(&format!("{} on {model}", attack.label()), "images");
+                let set = AttackedSet::craft(network, attack, &attacked_test, progress)?;
+                attacked.push(AttackedRate {
+                    attack: attack.label(),
+                    accuracy: attacked_accuracy(network, &set)?,
+                });
+                match model {
+                    "student" => on_student.push((attack.label(), set)),
+                    "undefended"
+                        if on_undefended.is_none()
+                            || is_poison_attack(attack, &self.config.poison.plan.attack) =>
+                    {
+                        on_undefended = Some(set);
+                    }
+                    _ => {}
+                }
+            }
+            models.push(ModelRow {
+                model: model.to_owned(),
+                trained_on: trained_on.to_owned(),
+                clean,
+                attacked,
+            });
+            curves.push(ClassifierCurve {
+                model: model.to_owned(),
+                epochs: epochs.iter().enumerate().map(curve_epoch).collect(),
+            });
+        }
+        let on_undefended = match on_undefended {
+            Some(set) => set,
+            None => AttackedSet::craft(
+                &undefended.value.network,
+                &AttackConfig::default(),
+                &attacked_test,
+                progress,
+            )?,
+        };
+        let decisive = self.config.purify.score;
+        let mut results = Evaluation {
+            limbeck_version: crate::VERSION.to_owned(),
+            config_hash: self.config.hash(),
+            config_toml: self.config.to_toml(),
+            seed: self.config.seed,
+            dataset: DatasetSummary {
+                name: sets.name.clone(),
+                classes: sets.train.classes().to_vec(),
+                train_images: sets.train.len() as u64,
+                calibration_images: sets.calibration.len() as u64,
+                test_images: sets.test.len() as u64,
+                image_size: [sets.train.size().width, sets.train.size().height],
+                content_hash: sets.content_hash(),
+            },
+            poison: self.poison_summary(sets, audited, poison)?,
+            verdicts: verdict_counts(&audit.ledger),
+            by_class: class_rows(&audit.ledger, sets.train.classes().len(), &truth),
+            detection: detection(&audit.ledger, &audit.thresholds, decisive.position(), &truth)?,
+            dae: restoration(
+                &dae.value.network,
+                &dae.value.epochs,
+                &sets.test,
+                &attacked_test,
+                &on_undefended,
+                progress,
+            )?,
+            controls: self.control_rows(finished, &models)?,
+            abstention: abstention(
+                &student.value.network,
+                &null_rule.value,
+                &sets.test,
+                &on_student,
+                progress,
+            )?,
+            classifier_curves: curves,
+            suspicion_points: suspicion_points(&audit.ledger, ScoreKind::Mse.position(), &truth),
+            suspicion_threshold: audit.thresholds[decisive.position()].value(),
+            suspicion_score: decisive.name().to_owned(),
+            triptychs: triptychs(
+                audited,
+                poison.truth.as_ref().map(|_| &sets.train),
+                &audit.ledger,
+                &dae.value.network,
+                &truth,
+                config.examples,
+            )?,
+            checks: self_checks(&student.value.network, &models, &config.attacks, &attacked_test, progress)?,
+            models,
+            statements: Vec::new(),
+        };
+        results.statements = statements(&results);
+        Ok(results)
+    }
+
+    fn poison_summary(
+        &self,
+        sets: &Sets,
+        audited: &Dataset,
+        poison: &Poison,
+    ) -> Result<Option<PoisonSummary>> {
+        let (Some(poisoned), Some(surrogate)) = (&poison.poisoned, &poison.surrogate) else {
+            return Ok(None);
+        };
+        let plan = self.config.poison.plan;
+        let indices: Vec<usize> = poisoned.images.iter().map(|image| image.index).collect();
+        let (before, after) = (sets.train.subset(&indices), audited.subset(&indices));
+        let after = after.with_labels(before.samples().iter().map(|sample| sample.label).enumerate())?;
+        let network = self.config.poison.surrogate;
+        Ok(Some(PoisonSummary {
+            attack: plan.attack.name().to_owned(),
+            eps: plan.attack.eps,
+            step: plan.attack.step,
+            steps: plan.attack.steps as u32,
+            fraction: plan.fraction,
+            label: match plan.label {
+                LabelPolicy::Kept => "kept",
+                LabelPolicy::Changed => "changed",
+            }
+            .to_owned(),
+            images: indices.len() as u64,
+            surrogate: format!("{:?} of width {}", network.architecture, network.width),
+            surrogate_clean: accuracy(surrogate, &before, self.progress)?,
+            surrogate_attacked: accuracy(surrogate, &after, self.progress)?,
+        }))
+    }
+
+    fn control_rows(&self, finished: &Finished<'_>, models: &[ModelRow]) -> Result<Vec<ControlRow>> {
+        let undefended = models.iter().find(|row| row.model == "undefended");
+        let poisoned = finished.poison.poisoned.as_ref().map(|set| set.images.len() as u64);
+        let none = undefended.map(|row| ControlRow {
+            filter: "none".to_owned(),
+            removed: 0,
+            reconstructed: 0,
+            poison_left: poisoned,
+            clean: row.clean,
+        });
+        let trained =
+            finished.controls.value.iter().filter(|control| control.filter != "clean").map(|control| {
+                Ok(ControlRow {
+                    filter: control.filter.to_owned(),
+                    removed: control.removed,
+                    reconstructed: control.reconstructed,
+                    poison_left: control.poison_left,
+                    clean: accuracy(&control.classifier, &finished.sets.test, self.progress)?,
+                })
+            });
+        none.map(Ok).into_iter().chain(trained).collect()
+    }
+
+    pub(super) fn report(&mut self, evaluation: &Made<Evaluation>) -> Result<()> {
+        let key = self.key("report", &(), &[&evaluation.key]);
+        let file = "report.html";
+        self.stage("report", &key, &[file], |run, _| {
+            let page = crate::report::render(&evaluation.value)?;
+            let path = run.path(file);
+            write_atomically(&path, |out| out.write_all(page.as_bytes()).map_err(Error::io("write", &path)))
+        })
+    }
+}
+
+fn is_poison_attack(attack: &AttackConfig, poison: &AttackConfig) -> bool {
+    attack.kind == poison.kind && attack.eps == poison.eps
+}
+
+fn curve_epoch((index, epoch): (usize, &Epoch)) -> ClassifierEpoch {
+    ClassifierEpoch {
+        epoch: index as u32 + 1,
+        train_loss: epoch.train_loss,
+        validation_loss: epoch.validation.loss,
+        validation_accuracy: epoch.validation.metric,
+    }
+}
+
+/// What becomes of each sample of the source, by its id there: audited images as judged, held-out images as they are.
+fn purified_edits(
+    sets: &Sets,
+    purified: &Dataset,
+    kept: &[usize],
+    audit: &Audit,
+) -> Result<HashMap<SampleId, Edit>> {
+    let held_out = [&sets.calibration, &sets.test].into_iter().flat_map(|set| set.samples());
+    let mut edits: HashMap<SampleId, Edit> = held_out.map(|sample| (sample.id, Edit::Keep)).collect();
+    for (position, &index) in kept.iter().enumerate() {
+        let (before, after) = (&sets.train.samples()[index], &purified.samples()[position]);
+        let unchanged = before.id == after.id
+            && before.label == after.label
+            && audit.ledger.rows[index].verdict == Verdict::Keep;
+        let edit = match unchanged {
+            true => Edit::Keep,
+            false => Edit::Replace {
+                image: Some(encode_png(&purified.pixels(position)?, purified.size())?),
+                label: (before.label != after.label).then_some(after.label),
+            },
+        };
+        edits.insert(before.id, edit);
+    }
+    Ok(edits)
+}
