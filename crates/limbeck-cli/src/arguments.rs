@@ -1,0 +1,395 @@
+//! The command line: its commands, options and help, and how they become a [`RunConfig`].
+//!
+//! Nothing here is a setting of its own: every option names a key of the config or a place to read or write.
+
+use std::path::PathBuf;
+
+use clap::builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use limbeck::Result;
+use limbeck::attack::{self, AttackKind};
+use limbeck::pipeline::{Preset, RunConfig};
+use limbeck::poison::LabelPolicy;
+
+use crate::policy::FailOn;
+
+/// The word that stands for the embedded sample wherever a set is asked for.
+const SAMPLE: &str = "sample";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "limbeck",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    about = "Audit, purify and distil an image training set that you cannot fully trust",
+    long_about = "limbeck finds poisoned images in a training set, repairs or removes them with a denoising \
+                  autoencoder, distils a classifier that can answer null, and reports what that is worth.\n\n\
+                  All of it at once: limbeck run --data FOLDER",
+    after_help = "First steps:\n  \
+                  limbeck run                         the embedded sample, minutes on two cores\n  \
+                  limbeck audit photos --out audited  which images of your own set are suspicious\n\n\
+                  Exit codes: 0 done, 1 failed, 2 usage, 3 more findings than --fail-on allows, 130 interrupted"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Do it all: audit, purify, distil, measure, and write the report
+    Run(RunArguments),
+    /// Say which images are suspicious, and why
+    Audit(AuditArguments),
+    /// Write the set without its poison
+    Purify(PurifyArguments),
+    /// Train a student that can answer null
+    Distil(DistilArguments),
+    /// Measure a run, or a stored model on a set
+    Evaluate(EvaluateArguments),
+    /// Write the report of a run
+    Report(ReportArguments),
+    /// Write a poisoned copy of a set, and the truth beside it
+    Poison(PoisonArguments),
+    /// Train a plain classifier, without any defence
+    Train(TrainArguments),
+    /// Ask a run's student about images
+    Predict(PredictArguments),
+    /// Show, describe or write settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  limbeck completions bash > ~/.local/share/bash-completion/completions/limbeck"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                        limbeck run\n  \
+                        limbeck run --data photos --out runs/photos --set distill.temperature=10\n\n\
+                        A run that was stopped goes on when the same command is given again.")]
+pub(crate) struct RunArguments {
+    /// Image set: a folder with a folder for each class, parquet files, or GTSRB csv [default: the embedded sample]
+    #[arg(long, value_name = "DATA", value_parser = NonEmptyStringValueParser::new(), value_hint = ValueHint::AnyPath)]
+    pub(crate) data: Option<String>,
+    /// Folder of the run: new, empty, or a run to go on with
+    #[arg(long, value_name = "DIR", default_value = "limbeck-run", value_hint = ValueHint::DirPath)]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) session: Session,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  limbeck audit photos --out audited --fail-on 1%")]
+pub(crate) struct AuditArguments {
+    #[command(flatten)]
+    pub(crate) job: Job,
+    /// End with exit code 3 if more images than this are flagged: a number, or a share like 2%
+    #[arg(long, value_name = "N|P%")]
+    pub(crate) fail_on: Option<FailOn>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  limbeck purify photos --out audited    (the set lies in audited/purified)"
+)]
+pub(crate) struct PurifyArguments {
+    #[command(flatten)]
+    pub(crate) job: Job,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  limbeck distil photos --out audited")]
+pub(crate) struct DistilArguments {
+    #[command(flatten)]
+    pub(crate) job: Job,
+    /// Distil from the set as it is, without audit and purification
+    #[arg(long)]
+    pub(crate) as_is: bool,
+}
+
+/// A set, and the run directory that a part of the method fills.
+#[derive(Debug, Args)]
+pub(crate) struct Job {
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// Folder of the run: new, empty, or a run to go on with
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) session: Session,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                        limbeck evaluate runs/photos\n  \
+                        limbeck evaluate model.safetensors photos")]
+pub(crate) struct EvaluateArguments {
+    /// A run directory, or a model file (.safetensors)
+    #[arg(value_name = "RUN_OR_MODEL", value_hint = ValueHint::AnyPath)]
+    pub(crate) target: PathBuf,
+    /// Set to measure a model on; a run directory has its own
+    #[arg(value_parser = NonEmptyStringValueParser::new(), value_hint = ValueHint::AnyPath)]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) session: Session,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  limbeck report runs/photos")]
+pub(crate) struct ReportArguments {
+    /// A run directory; what it lacks is made first
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) session: Session,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  limbeck poison photos --out poisoned --fraction 0.1 --eps 0.0314 --attack i-fgsm"
+)]
+pub(crate) struct PoisonArguments {
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// New folder: the poisoned copy goes to DIR/set, the truth to DIR/truth.csv
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) out: PathBuf,
+    /// Share of the training images to poison, 0 to 1 (poison.plan.fraction)
+    #[arg(long, value_name = "F")]
+    pub(crate) fraction: Option<f64>,
+    /// L-infinity radius in pixel units, 0 to 1; 8/255 = 0.0314 (poison.plan.attack.eps)
+    #[arg(long, value_name = "E")]
+    pub(crate) eps: Option<f64>,
+    /// How images are perturbed (poison.plan.attack.kind)
+    #[arg(long, value_parser = attack_parser())]
+    pub(crate) attack: Option<AttackKind>,
+    /// Whether a poisoned image keeps its label (poison.plan.label)
+    #[arg(long, value_parser = label_parser())]
+    pub(crate) label: Option<LabelPolicy>,
+    /// Classifier to craft the images on [default: one that is trained for it on the same set]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) session: Session,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  limbeck train photos --out model.safetensors")]
+pub(crate) struct TrainArguments {
+    #[command(flatten)]
+    pub(crate) data: Data,
+    /// New file for the model (safetensors)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) session: Session,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  limbeck predict runs/photos new.png more-photos/ --json")]
+pub(crate) struct PredictArguments {
+    /// A run directory with a student
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub(crate) run: PathBuf,
+    /// Image files, or folders with image files
+    #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) session: Session,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print the settings that a run with these options would have, as TOML
+    #[command(after_help = "Example:\n  limbeck config show --preset gtsrb --set seed=3 > gtsrb.toml")]
+    Show(ConfigSource),
+    /// Print the JSON schema of a config file
+    #[command(after_help = "Example:\n  limbeck config schema > limbeck.schema.json")]
+    Schema,
+    /// Write a config file with every key explained
+    #[command(
+        after_help = "Example:\n  limbeck config init limbeck.toml --data photos && limbeck run --config limbeck.toml"
+    )]
+    Init {
+        /// New file; an existing one is never overwritten
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        #[command(flatten)]
+        source: ConfigSource,
+    },
+}
+
+/// What settings are resolved from.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigSource {
+    /// Image set, as in `limbeck run`
+    #[arg(long, value_name = "DATA", value_parser = NonEmptyStringValueParser::new(), value_hint = ValueHint::AnyPath)]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// The set that a command works on.
+#[derive(Debug, Args)]
+pub(crate) struct Data {
+    /// Image set: a folder with a folder for each class, parquet files, or GTSRB csv; `sample` = the embedded one
+    /// (a folder of that name: ./sample)
+    #[arg(value_parser = NonEmptyStringValueParser::new(), value_hint = ValueHint::AnyPath)]
+    pub(crate) data: String,
+}
+
+/// What decides the bytes of a result.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub(crate) struct Settings {
+    /// Complete settings to start from [default: sample for the embedded sample, else audit]
+    #[arg(long, value_parser = preset_parser())]
+    pub(crate) preset: Option<Preset>,
+    /// TOML file over the preset; see `limbeck config init`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets one key, over preset and file; may be given again; see `limbeck config show`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Root of every random draw, the same as --set seed=N
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
+/// Where it runs and how it speaks; changes no result.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Device and output")]
+pub(crate) struct Session {
+    /// Where tensors are computed; flex is the CPU
+    #[arg(long, default_value = limbeck::DEVICES[0], value_parser = PossibleValuesParser::new(limbeck::DEVICES))]
+    pub(crate) device: String,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+impl Settings {
+    /// The checked config for a set, `None` = the one that the settings name. Without `--preset`, the embedded
+    /// sample gets the preset made for it and every other set gets `for_own_set`.
+    pub(crate) fn resolve(&self, data: Option<&str>, for_own_set: Preset) -> Result<RunConfig> {
+        let over = |preset| {
+            let mut config = RunConfig::resolve(preset, self.config.as_deref(), &self.set)?;
+            if let Some(data) = data {
+                config.data.path = if data == SAMPLE { String::new() } else { data.to_owned() };
+            }
+            config.seed = self.seed.unwrap_or(config.seed);
+            Ok(config)
+        };
+        if let Some(preset) = self.preset {
+            return over(preset);
+        }
+        let config = over(Preset::Sample)?;
+        if config.data_path().is_none() { Ok(config) } else { over(for_own_set) }
+    }
+}
+
+fn preset_parser() -> impl TypedValueParser<Value = Preset> {
+    PossibleValuesParser::new(Preset::ALL.map(|preset| PossibleValue::new(preset.name()).help(about(preset))))
+        .map(|name| Preset::named(&name).expect("clap lets only names of presets through"))
+}
+
+fn about(preset: Preset) -> &'static str {
+    match preset {
+        Preset::Sample => "the embedded sample with a simulated attacker: minutes on two cores",
+        Preset::Audit => "a set of your own, audited as it comes",
+        Preset::Gtsrb => "the full GTSRB set with a simulated attacker: hours on two cores",
+        Preset::Authors => "the settings of the authors' public code",
+    }
+}
+
+fn attack_parser() -> impl TypedValueParser<Value = AttackKind> {
+    let named = |name: &str| attack::TABLE.iter().find(|row| row.1 == name).map(|row| row.0);
+    PossibleValuesParser::new(attack::TABLE.iter().map(|row| row.1))
+        .map(move |name| named(&name).expect("clap lets only names of attacks through"))
+}
+
+fn label_parser() -> impl TypedValueParser<Value = LabelPolicy> {
+    PossibleValuesParser::new(["kept", "changed"])
+        .map(|name| if name == "kept" { LabelPolicy::Kept } else { LabelPolicy::Changed })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn settings(arguments: &[&str]) -> (Option<String>, Settings) {
+        let whole = [&["limbeck", "run"], arguments].concat();
+        match Arguments::try_parse_from(whole).expect("valid arguments").command {
+            Command::Run(run) => (run.data, run.settings),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn resolved(arguments: &[&str]) -> RunConfig {
+        let (data, settings) = settings(arguments);
+        settings.resolve(data.as_deref(), Preset::Audit).expect("a config in range")
+    }
+
+    #[test]
+    fn clap_finds_no_contradiction() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn check(command: &clap::Command) {
+            let (name, help) = (command.get_name(), command.get_after_help().map(ToString::to_string));
+            assert!(command.has_subcommands() || help.is_some_and(|help| help.contains("Example")), "{name}");
+            command.get_subcommands().for_each(check);
+        }
+        Arguments::command().get_subcommands().for_each(check);
+    }
+
+    #[test]
+    fn the_preset_follows_the_set_unless_it_is_named() {
+        assert_eq!(resolved(&[]), RunConfig::preset(Preset::Sample));
+        assert_eq!(resolved(&["--data", "sample"]), RunConfig::preset(Preset::Sample));
+        let mut audit = RunConfig::preset(Preset::Audit);
+        audit.data.path = "photos".to_owned();
+        assert_eq!(resolved(&["--data", "photos"]), audit);
+        assert_eq!(resolved(&["--set", "data.path=photos"]), audit);
+        audit.data.path = "./sample".to_owned();
+        assert_eq!(resolved(&["--data", "./sample"]), audit);
+        assert_eq!(resolved(&["--preset", "gtsrb"]), RunConfig::preset(Preset::Gtsrb));
+    }
+
+    #[test]
+    fn a_path_is_taken_as_it_is_even_if_it_reads_like_toml() {
+        for path in ["5", "a = \"b\"", "true", "back\\slash"] {
+            assert_eq!(resolved(&["--data", path]).data.path, path);
+        }
+    }
+
+    #[test]
+    fn seed_is_the_key_seed() {
+        assert_eq!(resolved(&["--seed", "7"]), resolved(&["--set", "seed=7"]));
+    }
+}

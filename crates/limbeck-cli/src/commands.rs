@@ -1,0 +1,252 @@
+//! One function a command: resolve the settings, call the library, print what it says.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Error as UsageError};
+use clap_complete::{Shell, generate};
+use limbeck::artefact::write_atomically;
+use limbeck::pipeline::{self, Goal, Outcome, Preset, Run, RunConfig, Student};
+use serde_json::json;
+
+use crate::arguments::{
+    Arguments, AuditArguments, Command, ConfigCommand, ConfigSource, DistilArguments, EvaluateArguments, Job,
+    PoisonArguments, PredictArguments, PurifyArguments, ReportArguments, RunArguments, Session,
+    TrainArguments,
+};
+use crate::commented::commented_toml;
+use crate::exit::Exit;
+use crate::output::{self, AuditSummary, print};
+use crate::progress::Console;
+
+/// Does what the command line asks for.
+pub(crate) fn execute(command: &Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Audit(arguments) => return audit(arguments),
+        Command::Run(arguments) => run(arguments),
+        Command::Purify(arguments) => purify(arguments),
+        Command::Distil(arguments) => distil(arguments),
+        Command::Evaluate(arguments) => evaluate(arguments),
+        Command::Report(arguments) => report(arguments),
+        Command::Poison(arguments) => poison(arguments),
+        Command::Train(arguments) => train(arguments),
+        Command::Predict(arguments) => predict(arguments),
+        Command::Config(command) => config(command),
+        Command::Completions { shell } => completions(*shell),
+    }?;
+    Ok(Exit::Done)
+}
+
+fn run(arguments: &RunArguments) -> anyhow::Result<()> {
+    let RunArguments { data, out, settings, session } = arguments;
+    let config = settings.resolve(data.as_deref(), Preset::Audit)?;
+    let outcome = in_run(out, config, session, |run| run.execute(Goal::Report))?;
+    print_evaluation(&outcome, session, Some(&out.join("report.html")))
+}
+
+fn audit(arguments: &AuditArguments) -> anyhow::Result<Exit> {
+    let summary = audited(&arguments.job, Goal::Audit)?;
+    print_summary(&summary, &arguments.job.session)?;
+    let exceeded = arguments.fail_on.is_some_and(|most| most.is_exceeded(summary.flagged, summary.images));
+    Ok(if exceeded { Exit::Findings } else { Exit::Done })
+}
+
+fn purify(arguments: &PurifyArguments) -> anyhow::Result<()> {
+    let summary = audited(&arguments.job, Goal::Purify)?.with_purified(&arguments.job.out);
+    print_summary(&summary, &arguments.job.session)
+}
+
+fn audited(job: &Job, goal: Goal) -> anyhow::Result<AuditSummary> {
+    let config = job.settings.resolve(Some(&job.data.data), Preset::Audit)?;
+    let poisoned_share = config.poison.plan.fraction;
+    let outcome = in_run(&job.out, config, &job.session, |run| run.execute(goal))?;
+    let ledger = outcome.ledger.context("the run made no ledger")?;
+    Ok(AuditSummary::of(&ledger, &job.out, poisoned_share))
+}
+
+fn print_summary(summary: &AuditSummary, session: &Session) -> anyhow::Result<()> {
+    print(&if session.json { output::json(summary)? } else { summary.to_string() })
+}
+
+fn distil(arguments: &DistilArguments) -> anyhow::Result<()> {
+    let Job { data, out, settings, session } = &arguments.job;
+    let config = settings.resolve(Some(&data.data), Preset::Audit)?;
+    in_run(out, config, session, |run| match arguments.as_is {
+        true => run.distil_as_it_is(),
+        false => run.execute(Goal::Distil).map(drop),
+    })?;
+    let [student, rule] = ["student.safetensors", "null_rule.json"].map(|file| out.join(file));
+    print(&match session.json {
+        true => output::json(&json!({ "student": student, "null_rule": rule }))?,
+        false => format!(
+            "student: {}\nnull rule: {}\nask it: limbeck predict {} IMAGE...\n",
+            student.display(),
+            rule.display(),
+            out.display()
+        ),
+    })
+}
+
+fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
+    let EvaluateArguments { target, data, settings, session } = arguments;
+    if target.is_dir() {
+        if data.is_some() || settings.preset.is_some() || settings.config.is_some() {
+            return Err(usage(
+                "a run directory has its own DATA, --preset and --config; --set changes a key of it",
+            )
+            .into());
+        }
+        let mut config = RunConfig::resolve(Preset::Audit, Some(&config_of(target)?), &settings.set)?;
+        config.seed = settings.seed.unwrap_or(config.seed);
+        let outcome = in_run(target, config, session, |run| run.execute(Goal::Evaluate))?;
+        return print_evaluation(&outcome, session, None);
+    }
+    let Some(data) = data else {
+        return Err(usage(&format!(
+            "{} is no run directory: a model needs DATA to be measured on",
+            target.display()
+        ))
+        .into());
+    };
+    let config = settings.resolve(Some(data), Preset::Audit)?;
+    let row = with_console(session, None, |console| {
+        pipeline::evaluate_model(&config, target, &limbeck::device(&session.device)?, console)
+    })?;
+    print(&if session.json { output::json(&row)? } else { output::model(&row) })
+}
+
+fn report(arguments: &ReportArguments) -> anyhow::Result<()> {
+    let ReportArguments { run, session } = arguments;
+    let config = RunConfig::resolve(Preset::Audit, Some(&config_of(run)?), &[])?;
+    in_run(run, config, session, |run| run.execute(Goal::Report))?;
+    let page = run.join("report.html");
+    print(&match session.json {
+        true => output::json(&json!({ "report": page }))?,
+        false => format!("{}\n", page.display()),
+    })
+}
+
+fn poison(arguments: &PoisonArguments) -> anyhow::Result<()> {
+    let PoisonArguments { data, out, fraction, eps, attack, label, model, settings, session } = arguments;
+    let mut config = settings.resolve(Some(&data.data), Preset::Gtsrb)?;
+    let plan = &mut config.poison.plan;
+    plan.fraction = fraction.unwrap_or(plan.fraction);
+    plan.label = label.unwrap_or(plan.label);
+    plan.attack.eps = eps.unwrap_or(plan.attack.eps);
+    plan.attack.kind = attack.unwrap_or(plan.attack.kind);
+    let copy = with_console(session, None, |console| {
+        pipeline::poison_copy(&config, model.as_deref(), out, &limbeck::device(&session.device)?, console)
+    })?;
+    print(&match session.json {
+        true => output::json(&copy)?,
+        false => format!(
+            "{} of {} images poisoned\nset: {}\ntruth: {}\n",
+            copy.poisoned,
+            copy.images,
+            copy.set.display(),
+            copy.truth.display()
+        ),
+    })
+}
+
+fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
+    let TrainArguments { data, out, settings, session } = arguments;
+    let config = settings.resolve(Some(&data.data), Preset::Audit)?;
+    let (row, epochs) = with_console(session, None, |console| {
+        pipeline::train_model(&config, out, &limbeck::device(&session.device)?, console)
+    })?;
+    print(&match session.json {
+        true => output::json(&json!({ "path": out, "model": row, "epochs": epochs }))?,
+        false => format!("{}model: {}\n", output::model(&row), out.display()),
+    })
+}
+
+fn predict(arguments: &PredictArguments) -> anyhow::Result<()> {
+    let PredictArguments { run, paths, session } = arguments;
+    let predictions = with_console(session, None, |console| {
+        Student::load(run, &limbeck::device(&session.device)?)?.predict(paths, console)
+    })?;
+    print(&match session.json {
+        true => output::prediction_lines(&predictions)?,
+        false => output::predictions(&predictions),
+    })
+}
+
+fn config(command: &ConfigCommand) -> anyhow::Result<()> {
+    let resolve = |source: &ConfigSource| source.settings.resolve(source.data.as_deref(), Preset::Audit);
+    match command {
+        ConfigCommand::Show(source) => print(&resolve(source)?.to_toml()),
+        ConfigCommand::Schema => print(&output::json(&RunConfig::schema())?),
+        ConfigCommand::Init { file, source } => {
+            let text = commented_toml(&resolve(source)?)?;
+            if file.exists() {
+                anyhow::bail!("{}: found a file that is there already, expected a new one", file.display());
+            }
+            write_atomically(file, |out| {
+                out.write_all(text.as_bytes()).map_err(limbeck::Error::io("write", file))
+            })?;
+            print(&format!("{}\n", file.display()))
+        }
+    }
+}
+
+fn completions(shell: Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    generate(shell, &mut Arguments::command(), "limbeck", &mut script);
+    print(&String::from_utf8(script).context("the script is not UTF-8")?)
+}
+
+/// Works in a run directory; what finished is timed, however the work ends.
+fn in_run<T>(
+    directory: &Path,
+    config: RunConfig,
+    session: &Session,
+    work: impl FnOnce(&mut Run<'_>) -> limbeck::Result<T>,
+) -> anyhow::Result<T> {
+    with_console(session, Some(directory), |console| {
+        work(&mut Run::open(directory, config, &limbeck::device(&session.device)?, console)?)
+    })
+}
+
+/// Works under the eyes of the user. The first error is the one that counts.
+fn with_console<T>(
+    session: &Session,
+    run: Option<&Path>,
+    work: impl FnOnce(&Console) -> limbeck::Result<T>,
+) -> anyhow::Result<T> {
+    let console = Console::new(session.quiet)?;
+    let result = work(&console);
+    let finished = console.finish(result.is_ok(), run);
+    let value = result?;
+    finished?;
+    Ok(value)
+}
+
+fn print_evaluation(outcome: &Outcome, session: &Session, report: Option<&Path>) -> anyhow::Result<()> {
+    let evaluation = outcome.evaluation.as_ref().context("the run made no evaluation")?;
+    if session.json {
+        return print(&output::json(&output::brief_json(evaluation)?)?);
+    }
+    let report = report.map_or(String::new(), |page| format!("\nreport: {}\n", page.display()));
+    print(&(output::summary(evaluation) + &report))
+}
+
+/// The config that a run directory was made with.
+fn config_of(run: &Path) -> limbeck::Result<PathBuf> {
+    let path = run.join("config.toml");
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(limbeck::Error::data(run, "no config.toml", "a run directory, as `limbeck run` makes it"))
+}
+
+/// A fault of `limbeck evaluate`'s arguments that only a look at the disk reveals.
+fn usage(message: &str) -> UsageError {
+    let mut command = Arguments::command();
+    command.build();
+    match command.find_subcommand_mut("evaluate") {
+        Some(evaluate) => evaluate.error(ErrorKind::ArgumentConflict, message),
+        None => command.error(ErrorKind::ArgumentConflict, message),
+    }
+}

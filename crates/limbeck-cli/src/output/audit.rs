@@ -1,0 +1,197 @@
+//! The outcome of an audit: how many, which, and why.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use limbeck::evaluate::results::VerdictCounts;
+use limbeck::purify::{Ledger, LedgerRow, Verdict};
+use serde::Serialize;
+
+use super::table::Table;
+use super::{images, percent, style};
+
+/// How many of the most suspicious images are shown; the ledger has all.
+const SHOWN: usize = 10;
+
+/// A ledger in brief.
+#[derive(Debug, PartialEq, Serialize)]
+pub(crate) struct AuditSummary {
+    /// Images of the audited set.
+    pub(crate) images: u64,
+    /// Of them above the threshold.
+    pub(crate) flagged: u64,
+    verdicts: VerdictCounts,
+    most_suspicious: Vec<Finding>,
+    ledger: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purified: Option<PathBuf>,
+    #[serde(skip)]
+    poisoned_share: f64,
+}
+
+/// One image of the ledger.
+#[derive(Debug, PartialEq, Serialize)]
+struct Finding {
+    path: String,
+    label: u32,
+    score: f64,
+    threshold: f64,
+    p_value: f64,
+    verdict: Verdict,
+    reason: String,
+}
+
+impl From<&LedgerRow> for Finding {
+    fn from(row: &LedgerRow) -> Self {
+        Self {
+            path: row.path.clone(),
+            label: row.label,
+            score: row.suspicion,
+            threshold: row.threshold,
+            p_value: row.p_value,
+            verdict: row.verdict,
+            reason: row.reason.clone(),
+        }
+    }
+}
+
+impl AuditSummary {
+    /// Of the ledger that lies in a run directory; `poisoned_share` is what the run's own attacker put in.
+    pub(crate) fn of(ledger: &Ledger, run: &Path, poisoned_share: f64) -> Self {
+        let count = |verdict| ledger.rows.iter().filter(|row| row.verdict == verdict).count() as u64;
+        let verdicts = VerdictCounts {
+            keep: count(Verdict::Keep),
+            reconstruct: count(Verdict::Reconstruct),
+            discard: count(Verdict::Discard),
+        };
+        let mut rows: Vec<&LedgerRow> = ledger.rows.iter().collect();
+        rows.sort_by(|a, b| b.suspicion.total_cmp(&a.suspicion).then_with(|| a.path.cmp(&b.path)));
+        Self {
+            images: ledger.rows.len() as u64,
+            flagged: verdicts.reconstruct + verdicts.discard,
+            verdicts,
+            most_suspicious: rows.into_iter().take(SHOWN).map(Finding::from).collect(),
+            ledger: run.join("ledger.csv"),
+            purified: None,
+            poisoned_share,
+        }
+    }
+
+    /// With the place of the purified set.
+    pub(crate) fn with_purified(self, run: &Path) -> Self {
+        Self { purified: Some(run.join("purified")), ..self }
+    }
+}
+
+impl fmt::Display for AuditSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (style, verdicts) = (style::HEAD, self.verdicts);
+        let share = if self.images == 0 { 0.0 } else { self.flagged as f64 / self.images as f64 };
+        writeln!(
+            f,
+            "{style}{} of {} flagged ({}){style:#}",
+            self.flagged,
+            images(self.images),
+            percent(share)
+        )?;
+        writeln!(
+            f,
+            "keep {}, reconstruct {}, discard {}",
+            verdicts.keep, verdicts.reconstruct, verdicts.discard
+        )?;
+        if self.poisoned_share > 0.0 {
+            writeln!(
+                f,
+                "the run's own attacker poisoned {} of the set first (poison.plan.fraction)",
+                percent(self.poisoned_share)
+            )?;
+        }
+        let mut table = Table::new(["most suspicious", "label", "score", "p-value", "verdict", "reason"])
+            .right(1)
+            .right(2)
+            .right(3);
+        for finding in &self.most_suspicious {
+            table.row([
+                finding.path.clone(),
+                finding.label.to_string(),
+                figure(finding.score),
+                format!("{:.4}", finding.p_value),
+                word(finding.verdict).to_owned(),
+                finding.reason.clone(),
+            ]);
+        }
+        write!(f, "\n{table}\n")?;
+        writeln!(f, "every image: {}", self.ledger.display())?;
+        match &self.purified {
+            Some(purified) => writeln!(f, "purified set: {}", purified.display()),
+            None => f.write_str(""),
+        }
+    }
+}
+
+/// Scores are of any size: plain where that shows enough digits.
+fn figure(score: f64) -> String {
+    if score == 0.0 || (0.01..10_000.0).contains(&score.abs()) {
+        format!("{score:.4}")
+    } else {
+        format!("{score:.2e}")
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Keep => "keep",
+        Verdict::Reconstruct => "reconstruct",
+        Verdict::Discard => "discard",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(path: &str, suspicion: f64, verdict: Verdict) -> LedgerRow {
+        LedgerRow {
+            id: String::new(),
+            path: path.to_owned(),
+            label: 3,
+            suspicion,
+            p_value: 0.01,
+            threshold: 1.0,
+            verdict,
+            reason: "why".to_owned(),
+            scores: Vec::new(),
+        }
+    }
+
+    fn ledger() -> Ledger {
+        let mut rows = vec![
+            row("a", 0.5, Verdict::Keep),
+            row("b", 3.0, Verdict::Discard),
+            row("c", 2.0, Verdict::Reconstruct),
+        ];
+        rows.extend((0..SHOWN).map(|i| row(&format!("z{i}"), 0.1, Verdict::Keep)));
+        Ledger { score_names: Vec::new(), rows }
+    }
+
+    #[test]
+    fn the_most_suspicious_come_first_and_no_more_than_are_shown() {
+        let summary = AuditSummary::of(&ledger(), Path::new("run"), 0.0);
+        assert_eq!((summary.images, summary.flagged), (13, 2));
+        let paths: Vec<&str> = summary.most_suspicious.iter().map(|finding| finding.path.as_str()).collect();
+        assert_eq!(paths, ["b", "c", "a", "z0", "z1", "z2", "z3", "z4", "z5", "z6"]);
+    }
+
+    #[test]
+    fn the_text_says_how_many_which_and_why() {
+        let summary = AuditSummary::of(&ledger(), Path::new("run"), 0.1).with_purified(Path::new("run"));
+        let text = anstream::adapter::strip_str(&summary.to_string()).to_string();
+        assert!(
+            text.starts_with("2 of 13 images flagged (15.4 %)\nkeep 11, reconstruct 1, discard 1\n"),
+            "{text}"
+        );
+        assert!(text.contains("poisoned 10.0 % of the set first"), "{text}");
+        assert!(text.contains("b                    3  3.0000   0.0100  discard      why\n"), "{text}");
+        assert!(text.contains("ledger.csv\npurified set: "), "{text}");
+    }
+}

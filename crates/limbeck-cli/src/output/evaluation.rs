@@ -1,0 +1,160 @@
+//! A whole run in brief: what worked and what failed, and the figures behind it.
+
+use std::fmt::Write;
+
+use anyhow::Context;
+use limbeck::evaluate::results::{AbstentionRow, Evaluation, ModelRow, Outcome, Rate, Statement};
+use serde_json::Value;
+
+use super::table::Table;
+use super::{images, interval, percent, share, style};
+
+/// Figures of an evaluation that fill pages: the report draws them, a summary leaves them out.
+const BULKY: [&str; 3] = ["suspicion_points", "triptychs", "config_toml"];
+
+/// All figures but the bulky ones.
+pub(crate) fn brief_json(evaluation: &Evaluation) -> anyhow::Result<Value> {
+    let mut value = serde_json::to_value(evaluation).context("cannot write the evaluation as JSON")?;
+    if let Some(whole) = value.as_object_mut() {
+        BULKY.iter().for_each(|key| drop(whole.remove(*key)));
+    }
+    for score in value["detection"].as_array_mut().into_iter().flatten() {
+        score.as_object_mut().and_then(|score| score.remove("roc"));
+    }
+    Ok(value)
+}
+
+/// Statements first, then the key figures.
+pub(crate) fn summary(evaluation: &Evaluation) -> String {
+    [
+        statements(&evaluation.statements),
+        audited(evaluation),
+        detection(evaluation),
+        models(&evaluation.models),
+        controls(evaluation),
+        answers(&evaluation.abstention.outcomes),
+    ]
+    .into_iter()
+    .filter(|part| !part.is_empty())
+    .collect::<Vec<_>>()
+    .join("\n")
+}
+
+fn statements(statements: &[Statement]) -> String {
+    statements.iter().fold(String::new(), |text, statement| {
+        let (style, word) = match statement.outcome {
+            Outcome::Pass => (style::GOOD, "PASS"),
+            Outcome::Fail => (style::BAD, "FAIL"),
+            Outcome::NotRun => (style::OPEN, "NOT RUN"),
+        };
+        format!("{text}{style}{word:<8}{style:#}{}\n", statement.text)
+    })
+}
+
+fn audited(evaluation: &Evaluation) -> String {
+    let (data, verdicts) = (&evaluation.dataset, evaluation.verdicts);
+    let mut text = format!(
+        "{}: {} for training, {} for calibration, {} for test\nverdicts: keep {}, reconstruct {}, discard {}\n",
+        data.name,
+        data.train_images,
+        data.calibration_images,
+        data.test_images,
+        verdicts.keep,
+        verdicts.reconstruct,
+        verdicts.discard
+    );
+    if let Some(poison) = &evaluation.poison {
+        let (count, attack, label) = (images(poison.images), &poison.attack, &poison.label);
+        writeln!(
+            text,
+            "simulated attacker: {count} poisoned with {attack}, eps {}, label {label}",
+            poison.eps
+        )
+        .expect("a String takes any text");
+    }
+    text
+}
+
+fn detection(evaluation: &Evaluation) -> String {
+    let Some(row) = evaluation.detection.iter().find(|row| row.decides) else { return String::new() };
+    let mut table = Table::new(["deciding score", "AUROC", "recall", "false positives", "recall at 1 %"])
+        .right(1)
+        .right(2)
+        .right(3)
+        .right(4);
+    table.row([
+        row.score.clone(),
+        format!("{:.3}", row.auroc),
+        share(row.recall),
+        share(row.false_positives),
+        percent(row.recall_at_1_percent),
+    ]);
+    table.to_string()
+}
+
+fn models(rows: &[ModelRow]) -> String {
+    let mut table = Table::new(["model", "clean accuracy", "95 % interval", "worst attack", ""])
+        .right(1)
+        .right(2)
+        .right(3);
+    for row in rows {
+        let worst = row.attacked.iter().min_by(|a, b| order(a.accuracy).total_cmp(&order(b.accuracy)));
+        table.row([
+            row.model.clone(),
+            share(row.clean),
+            interval(row.clean),
+            worst.map_or("–".to_owned(), |attack| share(attack.accuracy)),
+            worst.map_or(String::new(), |attack| attack.attack.clone()),
+        ]);
+    }
+    table.to_string()
+}
+
+/// Attacks without an image come last.
+fn order(rate: Rate) -> f64 {
+    rate.share().unwrap_or(f64::INFINITY)
+}
+
+fn controls(evaluation: &Evaluation) -> String {
+    if evaluation.controls.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new([
+        "trained behind",
+        "removed",
+        "reconstructed",
+        "poison left",
+        "clean accuracy",
+        "95 % interval",
+    ])
+    .right(1)
+    .right(2)
+    .right(3)
+    .right(4)
+    .right(5);
+    for row in &evaluation.controls {
+        table.row([
+            match row.filter.as_str() {
+                "none" => "no filter".to_owned(),
+                filter => format!("{filter} filter"),
+            },
+            row.removed.to_string(),
+            row.reconstructed.to_string(),
+            row.poison_left.map_or("–".to_owned(), |left| left.to_string()),
+            share(row.clean),
+            interval(row.clean),
+        ]);
+    }
+    table.to_string()
+}
+
+fn answers(rows: &[AbstentionRow]) -> String {
+    let mut table = Table::new(["student's answers to", "right", "wrong", "null"]).right(1).right(2).right(3);
+    for row in rows {
+        let trials = row.right + row.wrong + row.null;
+        let [right, wrong, null] =
+            [row.right, row.wrong, row.null].map(|successes| share(Rate { successes, trials }));
+        table.row([row.inputs.clone(), right, wrong, null]);
+    }
+    table.to_string()
+}

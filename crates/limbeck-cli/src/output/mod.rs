@@ -1,0 +1,141 @@
+//! What people and programs read on stdout: every result is text or JSON, made whole and then printed once.
+
+mod audit;
+mod evaluation;
+mod table;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::Context;
+use limbeck::evaluate::results::{ModelRow, Rate};
+use limbeck::pipeline::Prediction;
+use serde::Serialize;
+
+pub(crate) use audit::AuditSummary;
+pub(crate) use evaluation::{brief_json, summary};
+use table::Table;
+
+/// Colours; [`print`] leaves them out where they are not wanted (`NO_COLOR`, `CLICOLOR`, no terminal).
+pub(crate) mod style {
+    use anstyle::{AnsiColor, Style};
+
+    pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+    pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+    pub(crate) const OPEN: Style = AnsiColor::Yellow.on_default().bold();
+    pub(crate) const FAINT: Style = Style::new().dimmed();
+    pub(crate) const HEAD: Style = Style::new().bold();
+}
+
+/// Writes a result to stdout. A reader that has gone away has seen enough: that is no failure.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A value as indented JSON.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value).context("cannot write the result as JSON")? + "\n")
+}
+
+/// Answers as a table.
+pub(crate) fn predictions(predictions: &[Prediction]) -> String {
+    let mut table = Table::new(["path", "answer", "probability", "uncertainty"]).right(2).right(3);
+    for prediction in predictions {
+        table.row([
+            prediction.path.display().to_string(),
+            prediction.class.clone().unwrap_or_else(|| "null".to_owned()),
+            format!("{:.3}", prediction.answer.probability),
+            format!("{:.4}", prediction.answer.uncertainty),
+        ]);
+    }
+    table.to_string()
+}
+
+/// Answers as JSON, one object a line.
+pub(crate) fn prediction_lines(predictions: &[Prediction]) -> anyhow::Result<String> {
+    predictions.iter().try_fold(String::new(), |lines, prediction| {
+        let line = serde_json::to_string(prediction).context("cannot write an answer as JSON")?;
+        Ok(lines + &line + "\n")
+    })
+}
+
+/// One model's accuracy, clean and under each attack.
+pub(crate) fn model(row: &ModelRow) -> String {
+    let mut table =
+        Table::new([row.model.as_str(), "accuracy", "95 % interval", "images"]).right(1).right(2).right(3);
+    let attacked = row.attacked.iter().map(|attack| (attack.attack.as_str(), attack.accuracy));
+    for (inputs, rate) in [("clean", row.clean)].into_iter().chain(attacked) {
+        table.row([inputs.to_owned(), share(rate), interval(rate), rate.trials.to_string()]);
+    }
+    table.to_string()
+}
+
+/// `65.3 s`, `12 min 5 s`, `3 h 2 min`.
+pub(crate) fn duration(elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs();
+    match seconds {
+        0..60 => format!("{:.1} s", elapsed.as_secs_f64()),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// A share as a percentage; `–` where nothing was tried.
+fn share(rate: Rate) -> String {
+    rate.share().map_or("–".to_owned(), percent)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// Wilson's 95 % interval of a rate, in percent.
+fn interval(rate: Rate) -> String {
+    rate.wilson().map_or("–".to_owned(), |[low, high]| format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high))
+}
+
+/// `1 image`, `2 images`.
+fn images(count: u64) -> String {
+    format!("{count} image{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use limbeck::evaluate::results::AttackedRate;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_in_the_units_that_people_use() {
+        assert_eq!(duration(Duration::from_millis(1_250)), "1.2 s");
+        assert_eq!(duration(Duration::from_secs(59)), "59.0 s");
+        assert_eq!(duration(Duration::from_secs(725)), "12 min 5 s");
+        assert_eq!(duration(Duration::from_secs(10_920)), "3 h 2 min");
+    }
+
+    #[test]
+    fn a_model_is_shown_with_every_attack_and_its_intervals() {
+        let row = ModelRow {
+            model: "model.safetensors".to_owned(),
+            trained_on: String::new(),
+            clean: Rate { successes: 81, trials: 100 },
+            attacked: vec![AttackedRate {
+                attack: "fgsm eps 0.01".to_owned(),
+                accuracy: Rate { successes: 0, trials: 10 },
+            }],
+        };
+        // Wilson 1927 for 81 of 100: 0.7222 to 0.8749 (R, prop.test without correction).
+        let expected = "\
+model.safetensors  accuracy  95 % interval  images
+clean                81.0 %   72.2 to 87.5     100
+fgsm eps 0.01         0.0 %    0.0 to 27.8      10
+";
+        assert_eq!(anstream::adapter::strip_str(&model(&row)).to_string(), expected);
+    }
+}

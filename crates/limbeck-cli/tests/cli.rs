@@ -1,0 +1,438 @@
+//! The binary as its users meet it: exit codes, what errors say, and what failed commands leave behind.
+//!
+//! Every refused command must fail before anything is trained, so all of this takes seconds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use image::{Rgb, RgbImage};
+use tempfile::TempDir;
+
+/// A run of the binary with everything as text.
+struct Finished {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Finished {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("limbeck writes UTF-8");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+impl Finished {
+    /// The exit code is `code`, stdout is empty, and stderr holds every one of `words`.
+    #[track_caller]
+    fn is_refused(&self, code: i32, words: &[&str]) {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(code), ""), "{}", self.stderr);
+        assert!(self.stderr.starts_with("error: "), "{}", self.stderr);
+        for word in words {
+            assert!(self.stderr.contains(word), "no {word:?} in: {}", self.stderr);
+        }
+    }
+
+    #[track_caller]
+    fn succeeds(self) -> String {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        self.stdout
+    }
+}
+
+/// A folder to work in, with the image sets that the tests need.
+struct Workshop(TempDir);
+
+impl Workshop {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn limbeck(&self, arguments: &[&str]) -> Finished {
+        let binary = env!("CARGO_BIN_EXE_limbeck");
+        Command::new(binary)
+            .args(arguments)
+            .current_dir(self.0.path())
+            .output()
+            .expect("the binary starts")
+            .into()
+    }
+
+    /// An image folder `set` with four images in each of these classes.
+    fn set(&self, classes: &[&str]) {
+        for (class, name) in classes.iter().enumerate() {
+            let folder = self.path("set").join(name);
+            fs::create_dir_all(&folder).expect("writable");
+            for index in 0..4_u8 {
+                let image = RgbImage::from_pixel(8, 8, Rgb([60 * index, 100 * class as u8, 7]));
+                image.save(folder.join(format!("{index}.png"))).expect("writable");
+            }
+        }
+    }
+
+    /// The set of two classes with one more file in it.
+    fn set_with(&self, file: &str, bytes: &[u8]) {
+        self.set(&["cat", "dog"]);
+        fs::write(self.path("set").join(file), bytes).expect("writable");
+    }
+
+    /// `limbeck audit` with the tiny set's preset, into `out`.
+    fn audit(&self, data: &str, more: &[&str]) -> Finished {
+        self.limbeck(&[&["audit", data, "--out", "out", "--preset", "audit"], more].concat())
+    }
+
+    /// A run that found nothing to work on has noted its settings and nothing else.
+    #[track_caller]
+    fn has_only_a_started_run(&self) {
+        assert_eq!(names_in(&self.path("out")), ["config.toml", "manifest.json"]);
+    }
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// A chunk of a PNG file: length, type, data, CRC-32 (PNG specification, annex D).
+fn png_chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let body = [kind.as_slice(), data].concat();
+    let crc = !body.iter().fold(!0_u32, |crc, &byte| {
+        (0..8).fold(
+            crc ^ u32::from(byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 },
+        )
+    });
+    [&(data.len() as u32).to_be_bytes(), body.as_slice(), &crc.to_be_bytes()].concat()
+}
+
+/// The beginning of an 8-bit RGB image of these sides, with hardly any data behind it.
+fn png_of(side: u32) -> Vec<u8> {
+    let header = [&side.to_be_bytes()[..], &side.to_be_bytes()[..], &[8, 2, 0, 0, 0]].concat();
+    // An empty zlib stream: two bytes of header, a final block of no bytes, Adler-32 of nothing.
+    let data = [0x78, 0x01, 0x01, 0x00, 0x00, 0xFF, 0xFF, 0x00, 0x00, 0x00, 0x01];
+    [
+        b"\x89PNG\r\n\x1a\n".to_vec(),
+        png_chunk(b"IHDR", &header),
+        png_chunk(b"IDAT", &data),
+        png_chunk(b"IEND", &[]),
+    ]
+    .concat()
+}
+
+#[test]
+fn a_missing_folder_is_named() {
+    let workshop = Workshop::new();
+    workshop.audit("nowhere", &[]).is_refused(1, &["nowhere", "No such file"]);
+    workshop.has_only_a_started_run();
+}
+
+#[test]
+fn an_empty_class_is_named() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat", "dog"]);
+    fs::create_dir(workshop.path("set/owl")).expect("writable");
+    workshop
+        .audit("set", &[])
+        .is_refused(1, &["set/owl", "found an empty class folder", "expected at least one image"]);
+    workshop.has_only_a_started_run();
+}
+
+#[test]
+fn one_class_is_too_few() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat"]);
+    workshop
+        .audit("set", &[])
+        .is_refused(1, &["set", "found one class (cat)", "expected at least two classes"]);
+    workshop.has_only_a_started_run();
+}
+
+#[test]
+fn a_truncated_image_is_named() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat", "dog"]);
+    let whole = fs::read(workshop.path("set/cat/0.png")).expect("just written");
+    fs::write(workshop.path("set/cat/half.png"), &whole[..whole.len() / 2]).expect("writable");
+    workshop.audit("set", &[]).is_refused(1, &["set/cat/half.png", "found a damaged image", "expected png"]);
+    workshop.has_only_a_started_run();
+}
+
+#[test]
+fn a_header_that_claims_10_gigabytes_is_refused_by_its_claim() {
+    let workshop = Workshop::new();
+    workshop.set_with("dog/huge.png", &png_of(60_000));
+    workshop.audit("set", &[]).is_refused(1, &["set/dog/huge.png", "60000", "expected"]);
+    workshop.has_only_a_started_run();
+}
+
+#[test]
+fn text_under_the_name_of_an_image_is_called_text() {
+    let workshop = Workshop::new();
+    workshop.set_with("dog/notes.png", b"these are notes");
+    workshop.audit("set", &[]).is_refused(1, &["set/dog/notes.png", "found text", "expected png"]);
+    workshop.has_only_a_started_run();
+}
+
+#[test]
+fn a_parquet_name_does_not_make_a_parquet_file() {
+    let workshop = Workshop::new();
+    fs::write(workshop.path("set.parquet"), "these are notes").expect("writable");
+    workshop.audit("set.parquet", &[]).is_refused(1, &["set.parquet", "found", "expected a parquet file"]);
+    workshop.has_only_a_started_run();
+}
+
+#[test]
+fn an_unknown_key_is_named_with_those_that_are_known() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat", "dog"]);
+    fs::write(workshop.path("my.toml"), "[dae]\nlerning_rate = 1\n").expect("writable");
+    let words = ["`dae.lerning_rate`", "found an unknown key", "expected one of: ", "noise"];
+    workshop.audit("set", &["--config", "my.toml"]).is_refused(1, &words);
+    workshop.audit("set", &["--set", "dae.lerning_rate=1"]).is_refused(1, &words);
+    assert!(!workshop.path("out").exists());
+}
+
+#[test]
+fn a_learning_rate_that_is_no_number_is_refused() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat", "dog"]);
+    let refused = workshop.audit("set", &["--set", "classifier.train.learning_rate=nan"]);
+    refused.is_refused(
+        1,
+        &["`classifier.train.learning_rate`", "found NaN", "expected a finite number above 0"],
+    );
+    assert!(!workshop.path("out").exists());
+}
+
+#[test]
+fn an_unknown_preset_is_a_usage_error_that_lists_the_presets() {
+    let refused = Workshop::new().limbeck(&["run", "--preset", "best"]);
+    refused.is_refused(2, &["'best'", "--preset", "sample, audit, gtsrb, authors"]);
+}
+
+#[test]
+fn a_limit_on_findings_is_read_before_any_work() {
+    let workshop = Workshop::new();
+    let refused = workshop.limbeck(&["audit", "set", "--out", "out", "--fail-on", "many"]);
+    refused.is_refused(2, &["--fail-on", "found `many`", "expected a number of images"]);
+    assert!(!workshop.path("out").exists());
+}
+
+#[test]
+fn a_folder_with_something_else_in_it_is_left_alone() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat", "dog"]);
+    fs::create_dir(workshop.path("out")).expect("writable");
+    fs::write(workshop.path("out/thesis.txt"), "years of work").expect("writable");
+    workshop
+        .audit("set", &[])
+        .is_refused(1, &["out", "found files that are no limbeck run", "expected a new or empty folder"]);
+    assert_eq!(names_in(&workshop.path("out")), ["thesis.txt"]);
+}
+
+#[test]
+fn a_folder_that_is_no_run_cannot_be_reported_or_asked() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat", "dog"]);
+    workshop
+        .limbeck(&["report", "set"])
+        .is_refused(1, &["set", "found no config.toml", "expected a run directory"]);
+    workshop
+        .limbeck(&["predict", "set", "set/cat/0.png"])
+        .is_refused(1, &["set/student.safetensors", "No such file"]);
+    assert_eq!(names_in(&workshop.path("set")), ["cat", "dog"]);
+}
+
+#[test]
+fn a_run_is_measured_on_its_own_set_and_a_model_on_one_that_is_named() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat", "dog"]);
+    fs::write(workshop.path("model.safetensors"), "these are notes").expect("writable");
+    workshop
+        .limbeck(&["evaluate", "set", "set"])
+        .is_refused(2, &["a run directory has its own DATA", "limbeck evaluate"]);
+    workshop.limbeck(&["evaluate", "model.safetensors"]).is_refused(2, &["model.safetensors", "needs DATA"]);
+    let refused = workshop.limbeck(&["evaluate", "model.safetensors", "set"]);
+    refused.is_refused(1, &["model.safetensors", "found", "expected safetensors weights"]);
+}
+
+#[test]
+fn nothing_that_is_there_is_written_over() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat", "dog"]);
+    fs::write(workshop.path("precious"), "mine").expect("writable");
+    fs::create_dir_all(workshop.path("copy/set")).expect("writable");
+    workshop
+        .limbeck(&["config", "init", "precious"])
+        .is_refused(1, &["precious", "found a file", "expected a new one"]);
+    workshop
+        .limbeck(&["train", "set", "--out", "precious"])
+        .is_refused(1, &["precious", "expected a new file"]);
+    workshop
+        .limbeck(&["poison", "set", "--out", "copy"])
+        .is_refused(1, &["copy/set", "expected a destination without it"]);
+    assert_eq!(fs::read_to_string(workshop.path("precious")).expect("still there"), "mine");
+    assert_eq!(names_in(&workshop.path("copy")), ["set"]);
+}
+
+#[test]
+fn a_poisoned_share_beyond_all_images_is_refused_by_its_key() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat", "dog"]);
+    let refused = workshop.limbeck(&["poison", "set", "--out", "copy", "--fraction", "2"]);
+    refused.is_refused(1, &["`poison.plan.fraction`", "found 2", "expected a share in [0, 1]"]);
+    assert!(!workshop.path("copy").exists());
+}
+
+#[test]
+fn a_shown_config_is_the_config_of_a_file_that_holds_it() {
+    let workshop = Workshop::new();
+    for preset in ["sample", "audit", "gtsrb", "authors"] {
+        let shown = workshop
+            .limbeck(&["config", "show", "--preset", preset, "--seed", "9", "--data", "my photos"])
+            .succeeds();
+        assert!(shown.contains("seed = 9") && shown.contains("path = \"my photos\""), "{shown}");
+        fs::write(workshop.path("shown.toml"), &shown).expect("writable");
+        assert_eq!(
+            workshop.limbeck(&["config", "show", "--config", "shown.toml"]).succeeds(),
+            shown,
+            "{preset}"
+        );
+    }
+}
+
+#[test]
+fn an_initial_config_explains_itself_and_changes_nothing() {
+    let workshop = Workshop::new();
+    assert_eq!(
+        workshop.limbeck(&["config", "init", "my.toml", "--preset", "authors"]).succeeds(),
+        "my.toml\n"
+    );
+    let text = fs::read_to_string(workshop.path("my.toml")).expect("just written");
+    assert!(text.contains("# Softmax temperature of teacher and student"), "{text}");
+    let shown = |arguments: &[&str]| workshop.limbeck(&[&["config", "show"], arguments].concat()).succeeds();
+    assert_eq!(shown(&["--config", "my.toml"]), shown(&["--preset", "authors"]));
+}
+
+#[test]
+fn the_schema_is_json_and_knows_the_keys() {
+    let schema = Workshop::new().limbeck(&["config", "schema"]).succeeds();
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    assert!(schema["properties"]["distill"].is_object(), "{schema}");
+}
+
+#[test]
+fn every_shell_gets_a_completion_script() {
+    let workshop = Workshop::new();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(workshop.limbeck(&["completions", shell]).succeeds().contains("limbeck"), "{shell}");
+    }
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    let version = Workshop::new().limbeck(&["--version"]).succeeds();
+    assert_eq!(version, concat!("limbeck ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn no_command_is_a_usage_error_that_shows_the_help() {
+    let finished = Workshop::new().limbeck(&[]);
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(2), ""));
+    assert!(finished.stderr.contains("Usage: limbeck <COMMAND>"), "{}", finished.stderr);
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::io::Read;
+    use std::process::Stdio;
+    use std::thread::sleep;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Runs the binary where no file may grow beyond `blocks` (of 512 or 1024 bytes, as the shell has it): a full disk
+    /// that needs no disk.
+    fn limbeck_on_a_full_disk(workshop: &Workshop, blocks: u32, arguments: &[&str]) -> Finished {
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &script, env!("CARGO_BIN_EXE_limbeck")])
+            .args(arguments)
+            .current_dir(workshop.0.path());
+        shell.output().expect("sh starts").into()
+    }
+
+    #[test]
+    fn a_disk_that_is_full_from_the_start_leaves_an_empty_folder() {
+        let workshop = Workshop::new();
+        let refused = limbeck_on_a_full_disk(&workshop, 0, &["run", "--out", "out"]);
+        refused.is_refused(1, &["cannot", "out/manifest.json", "File too large"]);
+        assert_eq!(names_in(&workshop.path("out")), [""; 0]);
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_leaves_whole_files_only() {
+        let workshop = Workshop::new();
+        let refused = limbeck_on_a_full_disk(&workshop, 64, &["run", "--out", "out"]);
+        refused.is_refused(1, &["cannot", "embedded sample", "File too large"]);
+        workshop.has_only_a_started_run();
+        let shown = workshop.limbeck(&["config", "show", "--config", "out/config.toml"]).succeeds();
+        assert_eq!(fs::read_to_string(workshop.path("out/config.toml")).expect("whole"), shown);
+    }
+
+    #[test]
+    fn a_config_that_does_not_fit_on_the_disk_is_not_left_in_part() {
+        let workshop = Workshop::new();
+        let refused = limbeck_on_a_full_disk(&workshop, 1, &["config", "init", "my.toml"]);
+        refused.is_refused(1, &["cannot write my.toml", "File too large"]);
+        assert_eq!(names_in(workshop.0.path()), [""; 0]);
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_no_error() {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_limbeck"));
+        let output = command.args(["config", "schema"]).stdout(writer).output().expect("the binary starts");
+        let finished = Finished::from(output);
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
+    }
+
+    #[test]
+    fn a_stopped_run_says_how_to_go_on() {
+        let workshop = Workshop::new();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_limbeck"));
+        let mut child = command
+            .args(["run", "--out", "out"])
+            .current_dir(workshop.0.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        // The folder is made after the signals are taken over.
+        let begun = Instant::now();
+        while !workshop.path("out/config.toml").exists() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the run does not begin");
+            sleep(Duration::from_millis(5));
+        }
+        let killed =
+            Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill starts");
+        assert!(killed.success());
+        let code = child.wait().expect("it ends").code();
+        let mut stderr = String::new();
+        child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("UTF-8");
+        assert_eq!(code, Some(130), "{stderr}");
+        assert!(stderr.ends_with("interrupted: run the same command again to go on\n"), "{stderr}");
+        let left = names_in(&workshop.path("out"));
+        assert!(left.iter().all(|name| !name.starts_with('.')), "temporary files: {left:?}");
+    }
+}
