@@ -86,10 +86,10 @@ impl Workshop {
         self.limbeck(&[&["audit", data, "--out", "out", "--preset", "audit"], more].concat())
     }
 
-    /// A run that found nothing to work on has noted its settings and nothing else.
+    /// A run that found nothing to work on has not begun.
     #[track_caller]
-    fn has_only_a_started_run(&self) {
-        assert_eq!(names_in(&self.path("out")), ["config.toml", "manifest.json"]);
+    fn has_no_run(&self) {
+        assert!(!self.path("out").exists(), "{:?} in out", names_in(&self.path("out")));
     }
 }
 
@@ -131,7 +131,7 @@ fn png_of(side: u32) -> Vec<u8> {
 fn a_missing_folder_is_named() {
     let workshop = Workshop::new();
     workshop.audit("nowhere", &[]).is_refused(1, &["nowhere", "No such file"]);
-    workshop.has_only_a_started_run();
+    workshop.has_no_run();
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn an_empty_class_is_named() {
     workshop
         .audit("set", &[])
         .is_refused(1, &["set/owl", "found an empty class folder", "expected at least one image"]);
-    workshop.has_only_a_started_run();
+    workshop.has_no_run();
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn one_class_is_too_few() {
     workshop
         .audit("set", &[])
         .is_refused(1, &["set", "found one class (cat)", "expected at least two classes"]);
-    workshop.has_only_a_started_run();
+    workshop.has_no_run();
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_truncated_image_is_named() {
     let whole = fs::read(workshop.path("set/cat/0.png")).expect("just written");
     fs::write(workshop.path("set/cat/half.png"), &whole[..whole.len() / 2]).expect("writable");
     workshop.audit("set", &[]).is_refused(1, &["set/cat/half.png", "found a damaged image", "expected png"]);
-    workshop.has_only_a_started_run();
+    workshop.has_no_run();
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_header_that_claims_10_gigabytes_is_refused_by_its_claim() {
     let workshop = Workshop::new();
     workshop.set_with("dog/huge.png", &png_of(60_000));
     workshop.audit("set", &[]).is_refused(1, &["set/dog/huge.png", "60000", "expected"]);
-    workshop.has_only_a_started_run();
+    workshop.has_no_run();
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn text_under_the_name_of_an_image_is_called_text() {
     let workshop = Workshop::new();
     workshop.set_with("dog/notes.png", b"these are notes");
     workshop.audit("set", &[]).is_refused(1, &["set/dog/notes.png", "found text", "expected png"]);
-    workshop.has_only_a_started_run();
+    workshop.has_no_run();
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_parquet_name_does_not_make_a_parquet_file() {
     let workshop = Workshop::new();
     fs::write(workshop.path("set.parquet"), "these are notes").expect("writable");
     workshop.audit("set.parquet", &[]).is_refused(1, &["set.parquet", "found", "expected a parquet file"]);
-    workshop.has_only_a_started_run();
+    workshop.has_no_run();
 }
 
 #[test]
@@ -371,20 +371,24 @@ mod unix {
         shell.output().expect("sh starts").into()
     }
 
+    const AUDIT: [&str; 6] = ["audit", "set", "--out", "out", "--preset", "audit"];
+
     #[test]
     fn a_disk_that_is_full_from_the_start_leaves_an_empty_folder() {
         let workshop = Workshop::new();
-        let refused = limbeck_on_a_full_disk(&workshop, 0, &["run", "--out", "out"]);
+        workshop.set(&["cat", "dog"]);
+        let refused = limbeck_on_a_full_disk(&workshop, 0, &AUDIT);
         refused.is_refused(1, &["cannot", "out/manifest.json", "File too large"]);
         assert_eq!(names_in(&workshop.path("out")), [""; 0]);
     }
 
     #[test]
-    fn a_disk_that_fills_up_leaves_whole_files_only() {
+    fn a_disk_that_fills_up_in_the_middle_leaves_whole_files_only() {
         let workshop = Workshop::new();
-        let refused = limbeck_on_a_full_disk(&workshop, 64, &["run", "--out", "out"]);
-        refused.is_refused(1, &["cannot", "embedded sample", "File too large"]);
-        workshop.has_only_a_started_run();
+        workshop.set(&["cat", "dog"]);
+        let refused = limbeck_on_a_full_disk(&workshop, 64, &AUDIT);
+        refused.is_refused(1, &["cannot", "out/undefended", "File too large"]);
+        assert_eq!(names_in(&workshop.path("out")), ["config.toml", "manifest.json"]);
         let shown = workshop.limbeck(&["config", "show", "--config", "out/config.toml"]).succeeds();
         assert_eq!(fs::read_to_string(workshop.path("out/config.toml")).expect("whole"), shown);
     }

@@ -21,6 +21,8 @@ pub mod purify;
 pub mod report;
 pub mod rng;
 mod tensors;
+#[cfg(test)]
+mod testing;
 mod text;
 pub mod train;
 

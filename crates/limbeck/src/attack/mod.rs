@@ -162,3 +162,6 @@ impl AttackConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

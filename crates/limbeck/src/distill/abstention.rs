@@ -175,7 +175,44 @@ fn kullback_leibler(p: &[f32], q: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::network::{Architecture, ClassifierSpec};
+    use crate::progress::Silent;
+    use crate::testing::{blocks, tiny_spec};
+
+    fn student() -> TrainedClassifier {
+        let spec: ClassifierSpec = tiny_spec(Architecture::Vgg, 4, 5.0);
+        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
+        TrainedClassifier::freeze(&network, spec, &Device::flex())
+    }
+
+    #[test]
+    fn the_share_of_null_on_calibration_images_is_what_was_asked_for() {
+        let (student, calibration) = (student(), blocks(200, 4, 1));
+        let labels = SoftLabels::compute(&student, &calibration, &Silent).expect("computed");
+        for null_rate in [0.0, 0.05, 0.25] {
+            let config = AbstentionConfig { passes: 8, null_rate };
+            let rule = NullRule::calibrate(&student, &labels, &calibration, &config, 1, &Silent).expect("calibrated");
+            let answers = answer_set(&student, &rule, &calibration, &Silent).expect("answered");
+            let null = answers.iter().filter(|answer| answer.null).count() as f64 / 200.0;
+            assert!((null - null_rate).abs() <= 0.01, "{null} null, {null_rate} asked for");
+        }
+    }
+
+    #[test]
+    fn an_answer_depends_on_its_image_alone() {
+        let (student, set) = (student(), blocks(20, 4, 1));
+        let labels = SoftLabels::compute(&student, &set, &Silent).expect("computed");
+        let config = AbstentionConfig { passes: 4, null_rate: 0.1 };
+        let rule = NullRule::calibrate(&student, &labels, &set, &config, 1, &Silent).expect("calibrated");
+        let device = student.device();
+        let all = predict(&student, &rule, set.batch(&(0..20).collect::<Vec<_>>(), &device).expect("a batch")).expect("answers");
+        let one = predict(&student, &rule, set.batch(&[13], &device).expect("a batch")).expect("an answer");
+        assert_eq!(all[13].class, one[0].class);
+        assert!((all[13].uncertainty - one[0].uncertainty).abs() < 1e-6, "{} and {}", all[13].uncertainty, one[0].uncertainty);
+    }
 
     #[test]
     fn divergence_is_zero_for_equal_and_ln_2_for_a_sure_answer_against_a_coin() {

@@ -164,3 +164,70 @@ impl SoftLabels {
         Ok(Self { classes, ids, probabilities })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::network::Architecture;
+    use crate::progress::Silent;
+    use crate::rng::Seed;
+    use crate::testing::{blocks, tiny_spec};
+
+    fn teacher(temperature: f64) -> TrainedClassifier {
+        let spec = tiny_spec(Architecture::Vgg, 4, temperature);
+        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
+        TrainedClassifier::freeze(&network, spec, &Device::flex())
+    }
+
+    #[test]
+    fn soft_labels_are_distributions_and_flatter_at_a_higher_temperature() {
+        let set = blocks(12, 4, 1);
+        let peak = |temperature: f64| {
+            let labels = SoftLabels::compute(&teacher(temperature), &set, &Silent).expect("computed");
+            for row in labels.probabilities.chunks_exact(4) {
+                assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+            }
+            labels.probabilities.iter().copied().fold(0.0, f32::max)
+        };
+        assert!(peak(1.0) > peak(5.0) && peak(5.0) > peak(100.0) && peak(100.0) < 0.3);
+    }
+
+    #[test]
+    fn targets_follow_the_id_not_the_position_and_a_missing_id_is_named() {
+        let set = blocks(12, 4, 1);
+        let labels = SoftLabels::compute(&teacher(5.0), &set, &Silent).expect("computed");
+        let Targets::Soft(turned) = labels.targets(&set.subset(&[7, 2])).expect("both are known") else {
+            panic!("soft labels give soft targets")
+        };
+        assert_eq!(turned, [labels.row(7), labels.row(2)].concat());
+        let error = labels.targets(&blocks(1, 4, 99)).expect_err("another image").to_string();
+        assert!(error.contains("image-0"), "{error}");
+    }
+
+    #[test]
+    fn class_references_are_means_over_the_class_that_the_teacher_reads() {
+        let labels = SoftLabels {
+            classes: 3,
+            ids: (0..3).map(|index| SampleId::from([index; 16])).collect(),
+            probabilities: vec![0.6, 0.3, 0.1, 0.8, 0.1, 0.1, 0.2, 0.7, 0.1],
+        };
+        let references = labels.class_references();
+        let expected = [[0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [1.0 / 3.0; 3]];
+        for (found, expected) in references.iter().flatten().zip(expected.iter().flatten()) {
+            assert!((found - expected).abs() < 1e-6, "{references:?}");
+        }
+    }
+
+    #[test]
+    fn soft_labels_survive_the_disk_and_another_file_is_refused_by_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("soft_labels.parquet");
+        let labels = SoftLabels::compute(&teacher(5.0), &blocks(12, 4, 1), &Silent).expect("computed");
+        labels.save(&path).expect("written");
+        assert_eq!(SoftLabels::load(&path).expect("read"), labels);
+        std::fs::write(&path, b"no parquet").expect("written");
+        assert!(SoftLabels::load(&path).expect_err("no parquet").to_string().contains("soft_labels.parquet"));
+    }
+}

@@ -88,7 +88,7 @@ impl DenoisingTask<'_> {
 }
 
 impl Task<Autoencoder> for DenoisingTask<'_> {
-    fn len(&self) -> usize {
+    fn images(&self) -> usize {
         self.train.images.len()
     }
 

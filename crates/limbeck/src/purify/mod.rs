@@ -16,3 +16,6 @@ pub use noise::NoiseConfig;
 pub use scores::{Defence, Score, ScoreKind, TABLE};
 pub use threshold::{CalibrationScores, Rule, Threshold};
 pub use verdict::Verdict;
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Checkpoints: the state of a training run after an epoch, so that a killed run goes on where it stopped.
 //!
-//! One file, written atomically: a JSON header with the learning curve, then the weights, the best weights and the
+//! One file, written atomically: a TOML header with the learning curve (its floats survive to the last bit), then the weights, the best weights and the
 //! optimiser's state as Burn's own records. It is scratch: a finished stage deletes it.
 
 use std::path::{Path, PathBuf};
@@ -46,9 +46,9 @@ pub struct Checkpoints(Option<PathBuf>);
 struct Header {
     /// Hash of everything the run depends on: another one means another run's file.
     key: String,
-    epochs: Vec<Epoch>,
     best: Option<usize>,
     lengths: [u64; 3],
+    epochs: Vec<Epoch>,
 }
 
 /// What was found in a checkpoint file.
@@ -101,11 +101,11 @@ impl Checkpoints {
             best: history.best.as_ref().map(|(index, _)| *index),
             lengths: [weights.0.len() as u64, best.len() as u64, state.len() as u64],
         };
-        let header = serde_json::to_vec(&header).map_err(unfit("finite figures"))?;
+        let header = toml::to_string(&header).map_err(unfit("a header of plain figures"))?;
         write_atomically(path, |file| {
             let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io("write", path));
             put(&(header.len() as u64).to_le_bytes())?;
-            put(&header)?;
+            put(header.as_bytes())?;
             put(&weights.0)?;
             put(best)?;
             put(&state)
@@ -139,7 +139,7 @@ fn key(path: &Path) -> String {
 fn split(bytes: &[u8]) -> Option<(Header, &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<8>()?;
     let (header, body) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-    let header: Header = serde_json::from_slice(header).ok()?;
+    let header: Header = toml::from_str(std::str::from_utf8(header).ok()?).ok()?;
     let total = header.lengths.iter().try_fold(0u64, |sum, length| sum.checked_add(*length))?;
     (total == body.len() as u64).then_some((header, body))
 }

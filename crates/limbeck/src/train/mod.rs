@@ -104,7 +104,7 @@ pub struct Epoch {
 /// What a network learns from; see [`fit`].
 pub trait Task<M> {
     /// Number of training images.
-    fn len(&self) -> usize;
+    fn images(&self) -> usize;
 
     /// Mean loss of the images at `indices`, drawing augmentation and dropout from `rng`.
     fn loss(&self, network: &M, indices: &[usize], rng: &mut Rng) -> Result<Tensor<1>>;
@@ -127,7 +127,7 @@ pub fn fit<M: Module + 'static>(
     checkpoints: &Checkpoints,
     progress: &dyn Progress,
 ) -> Result<(M, Vec<Epoch>)> {
-    let images = task.len();
+    let images = task.images();
     if images == 0 {
         return Err(Error::input("training", "no images", "at least one"));
     }
@@ -209,3 +209,6 @@ impl History {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Scores have their closed forms, thresholds look at calibration alone, verdicts follow the rule.
+
+use burn::tensor::Device;
+
+use super::*;
+use crate::dataset::Dataset;
+use crate::network::{
+    Architecture, AutoencoderKind, AutoencoderSpec, TrainedAutoencoder, TrainedClassifier,
+};
+use crate::progress::Silent;
+use crate::rng::Seed;
+use crate::tensors::values;
+use crate::testing::{blocks, tiny_spec, uniform};
+
+struct Networks {
+    autoencoder: TrainedAutoencoder,
+    classifier: TrainedClassifier,
+}
+
+fn networks() -> Networks {
+    let device = Device::flex();
+    let spec = AutoencoderSpec { kind: AutoencoderKind::Bottleneck, width: 4, latent: 8, image_size: [8, 8] };
+    let network = spec.init(&device, &mut Seed::new(4).rng("weights")).expect("the spec fits");
+    let autoencoder = TrainedAutoencoder::freeze(&network, spec, &device);
+    let spec = tiny_spec(Architecture::Vgg, 4, 1.0);
+    let network = spec.init(&device, &mut Seed::new(5).rng("weights")).expect("the spec fits");
+    Networks { autoencoder, classifier: TrainedClassifier::freeze(&network, spec, &device) }
+}
+
+impl Networks {
+    fn defence(&self) -> Defence<'_> {
+        Defence { autoencoder: &self.autoencoder, classifier: &self.classifier, kl_temperature: 1.0 }
+    }
+}
+
+fn config(flagged: FlaggedPolicy) -> PurifyConfig {
+    PurifyConfig {
+        score: ScoreKind::Mse,
+        rule: Rule::Percentile { percentile: 50.0, margin: 0.0 },
+        flagged,
+        kl_temperature: 1.0,
+    }
+}
+
+#[test]
+fn every_score_of_an_image_that_is_its_own_reconstruction_is_zero_and_of_another_is_not() {
+    let networks = networks();
+    let (images, others) = (uniform([3, 3, 8, 8], 0.0, 1.0, 1), uniform([3, 3, 8, 8], 0.0, 1.0, 2));
+    for (_, name, score) in TABLE {
+        let of = |reconstruction| values(score.score(&networks.defence(), images.clone(), reconstruction)).expect("values");
+        assert!(of(images.clone()).iter().all(|value| value.abs() < 1e-6), "{name}");
+        assert!(of(others.clone()).iter().all(|value| *value > 1e-6), "{name}: {:?}", of(others.clone()));
+    }
+}
+
+#[test]
+fn mse_is_the_mean_square_over_pixels_of_each_image() {
+    // 0.1 off everywhere: 0.01; 0.2 off in one channel of three: 0.04 / 3.
+    let images = uniform([2, 3, 8, 8], 0.3, 0.6, 3);
+    let first = images.clone().narrow(0, 0, 1).add_scalar(0.1);
+    let second = images.clone().narrow(0, 1, 1);
+    let red = second.clone().narrow(1, 0, 1).add_scalar(0.2);
+    let second = burn::tensor::Tensor::cat(vec![red, second.narrow(1, 1, 2)], 1);
+    let moved = burn::tensor::Tensor::cat(vec![first, second], 0);
+    let networks = networks();
+    let (_, _, score) = TABLE[ScoreKind::Mse.position()];
+    let found = values(score.score(&networks.defence(), images, moved)).expect("values");
+    assert!((found[0] - 0.01).abs() < 1e-6 && (found[1] - 0.04 / 3.0).abs() < 1e-6, "{found:?}");
+}
+
+#[test]
+fn verdicts_follow_the_threshold_that_the_calibration_images_alone_gave() {
+    let (networks, audited, calibration) = (networks(), blocks(40, 4, 1), blocks(24, 4, 2));
+    let judged = judge(&audited, &calibration, &networks.defence(), &config(FlaggedPolicy::Discard), &Silent).expect("judged");
+    let threshold = judged.thresholds[0].value();
+    for row in &judged.ledger.rows {
+        let expected = if row.scores[0] > threshold { Verdict::Discard } else { Verdict::Keep };
+        assert_eq!(row.verdict, expected, "{} against {threshold}", row.scores[0]);
+        assert!(row.p_value > 0.0 && row.p_value <= 1.0);
+    }
+    // The same calibration images and another audited set: the same threshold.
+    let other = judge(&blocks(9, 4, 3), &calibration, &networks.defence(), &config(FlaggedPolicy::Discard), &Silent);
+    assert_eq!(other.expect("judged").thresholds[0].value(), threshold);
+}
+
+#[test]
+fn the_purified_set_keeps_kept_images_leaves_out_discarded_ones_and_replaces_the_others() {
+    let (networks, audited) = (networks(), blocks(40, 4, 1));
+    let defence = networks.defence();
+    let judged = judge(&audited, &blocks(24, 4, 2), &defence, &config(FlaggedPolicy::Reconstruct), &Silent).expect("judged");
+    let mut ledger = judged.ledger;
+    ledger.rows[0].verdict = Verdict::Discard;
+    let (purified, kept): (Dataset, Vec<usize>) = purified_set(&audited, &ledger, &defence).expect("purified");
+    assert!(!kept.contains(&0) && purified.len() == 39);
+    for (position, &index) in kept.iter().enumerate() {
+        let same = purified.pixels(position).expect("pixels") == audited.pixels(index).expect("pixels");
+        assert_eq!(same, ledger.rows[index].verdict == Verdict::Keep, "image {index}");
+    }
+}
+
+#[test]
+fn twins_are_within_their_attack_s_ball_and_in_the_set_s_order() {
+    let (networks, images) = (networks(), blocks(12, 4, 1));
+    let noise = NoiseConfig::default();
+    let largest = noise.twins.iter().map(|twin| twin.eps).fold(0.0, f64::max);
+    let twins =
+        craft_twins(&images, &noise, &networks.classifier, &Device::flex(), Seed::new(1), &Silent).expect("crafted").twins;
+    let mut changed = 0;
+    for index in 0..images.len() {
+        let (before, after) = (images.pixels(index).expect("pixels"), twins.pixels(index).expect("pixels"));
+        let most = before.iter().zip(&after).map(|(a, b)| a.abs_diff(*b)).max().expect("pixels");
+        assert!(f64::from(most) / 255.0 <= largest + 1e-9, "image {index} moved by {most} levels");
+        changed += usize::from(most > 0);
+    }
+    assert!(changed >= 10, "only {changed} of 12 twins differ from their image");
+}

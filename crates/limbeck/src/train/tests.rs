@@ -1,0 +1,138 @@
+//! The loop learns, repeats itself, resumes to the same bytes, and refuses what cannot be trained.
+
+use burn::tensor::Device;
+
+use super::*;
+use crate::error::Error;
+use crate::network::{Architecture, ClassifierSpec, TrainedClassifier};
+use crate::progress::Silent;
+use crate::testing::{blocks, tiny_spec};
+
+fn config(epochs: usize) -> TrainConfig {
+    TrainConfig {
+        epochs,
+        batch: 8,
+        optimiser: OptimiserConfig::Adam { weight_decay: 0.0 },
+        learning_rate: 0.01,
+        schedule: Schedule::OneCycle { warmup: 0.25 },
+        patience: 0,
+        label_smoothing: 0.0,
+        augmentation: Augmentation { shift: 0.5, rotation: 5.0, scale: 0.05, brightness: 0.1 },
+    }
+}
+
+fn train(config: &TrainConfig, checkpoints: &Checkpoints, progress: &dyn Progress) -> crate::Result<(TrainedClassifier, Vec<Epoch>)> {
+    train_classifier(
+        ClassifierSpec { width: 8, hidden: 16, ..tiny_spec(Architecture::Vgg, 4, 5.0) },
+        &blocks(64, 4, 1),
+        &Targets::Labels,
+        &blocks(32, 4, 2),
+        config,
+        &Device::flex(),
+        Seed::new(7),
+        checkpoints,
+        progress,
+    )
+}
+
+fn bytes(model: &TrainedClassifier) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    model.save(&path).expect("it is written");
+    std::fs::read(path).expect("it is there")
+}
+
+#[test]
+fn a_small_network_learns_four_plain_classes_and_repeats_itself_to_the_byte() {
+    let (model, epochs) = train(&config(15), &Checkpoints::none(), &Silent).expect("it trains");
+    let best = epochs.iter().map(|epoch| epoch.validation.metric).fold(0.0, f64::max);
+    assert!(best > 0.9, "accuracy {best}, chance is 0.25: {epochs:?}");
+    let (again, _) = train(&config(15), &Checkpoints::none(), &Silent).expect("it trains");
+    assert!(bytes(&model) == bytes(&again), "same seed, other weights");
+}
+
+/// Asks to stop after some batches, as Ctrl-C does.
+struct StopsAfter(std::sync::atomic::AtomicI64);
+
+impl Progress for StopsAfter {
+    fn cancelled(&self) -> bool {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) <= 0
+    }
+}
+
+#[test]
+fn a_stopped_training_goes_on_from_its_checkpoint_to_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let checkpoints = Checkpoints::at(folder.path().join("run.checkpoint"));
+    for sgd in [false, true] {
+        let mut config = config(3);
+        if sgd {
+            config.optimiser = OptimiserConfig::Sgd { momentum: 0.9, weight_decay: 1e-4 };
+        }
+        let (straight, curve) = train(&config, &Checkpoints::none(), &Silent).expect("it trains");
+        // 8 batches an epoch: stopped in the third epoch, two checkpoints behind it.
+        let stopped = train(&config, &checkpoints, &StopsAfter(20.into()));
+        assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+        let (resumed, resumed_curve) = train(&config, &checkpoints, &Silent).expect("it goes on");
+        assert_eq!(curve, resumed_curve);
+        assert!(bytes(&straight) == bytes(&resumed), "sgd {sgd}: resumed to other weights");
+        checkpoints.clear().expect("it is removed");
+        assert!(!folder.path().join("run.checkpoint").exists());
+    }
+}
+
+#[test]
+fn a_torn_checkpoint_is_ignored() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("run.checkpoint");
+    let stopped = train(&config(3), &Checkpoints::at(&path), &StopsAfter(10.into()));
+    assert!(matches!(stopped, Err(Error::Interrupted)));
+    let whole = std::fs::read(&path).expect("one epoch is kept");
+    std::fs::write(&path, &whole[..whole.len() / 2]).expect("it is cut");
+    let (model, _) = train(&config(1), &Checkpoints::at(&path), &Silent).expect("it starts over");
+    let (fresh, _) = train(&config(1), &Checkpoints::none(), &Silent).expect("it trains");
+    assert!(bytes(&model) == bytes(&fresh));
+}
+
+#[test]
+fn early_stopping_keeps_the_best_epoch() {
+    let mut config = config(40);
+    config.patience = 2;
+    let (_, epochs) = train(&config, &Checkpoints::none(), &Silent).expect("it trains");
+    let best = epochs.iter().enumerate().min_by(|a, b| a.1.validation.loss.total_cmp(&b.1.validation.loss)).expect("epochs").0;
+    assert!(epochs.len() < 40, "never stopped");
+    assert_eq!(epochs.len() - 1 - best, 2, "stopped {} epochs after the best", epochs.len() - 1 - best);
+}
+
+#[test]
+fn a_loss_that_leaves_the_finite_numbers_is_reported_with_its_place() {
+    let mut config = config(2);
+    config.optimiser = OptimiserConfig::Sgd { momentum: 0.9, weight_decay: 0.0 };
+    config.learning_rate = 1e30;
+    let error = train(&config, &Checkpoints::none(), &Silent).expect_err("it diverges").to_string();
+    assert!(error.contains("epoch") && error.contains("learning rate"), "{error}");
+}
+
+#[test]
+fn weights_survive_the_disk_and_another_kind_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.safetensors");
+    let (model, _) = train(&config(1), &Checkpoints::none(), &Silent).expect("it trains");
+    model.save(&path).expect("it is written");
+    let read = TrainedClassifier::load(&path, &Device::flex()).expect("it is read");
+    let images = crate::testing::uniform([5, 3, 8, 8], 0.0, 1.0, 3);
+    use crate::network::Model;
+    let logits = |model: &TrainedClassifier| crate::tensors::values(model.logits(images.clone())).expect("values");
+    assert_eq!(logits(&model), logits(&read));
+    let error = crate::network::TrainedAutoencoder::load(&path, &Device::flex()).expect_err("a classifier").to_string();
+    assert!(error.contains("model.safetensors") && error.contains("classifier") && error.contains("autoencoder"), "{error}");
+}
+
+#[test]
+fn soft_cross_entropy_at_a_temperature_has_its_closed_form() {
+    // z = (ln 4, 0) at T = 2: softmax(z/2) = (2/3, 1/3); with p = (1, 0) the loss is ln(3/2).
+    let logits = burn::tensor::Tensor::<2>::from_floats([[4f32.ln(), 0.0]], &Device::flex());
+    let targets = burn::tensor::Tensor::<2>::from_floats([[1.0, 0.0]], &Device::flex());
+    let loss = soft_cross_entropy(logits, targets, 2.0).into_scalar::<f32>();
+    assert!((loss - 1.5f32.ln()).abs() < 1e-6, "{loss}");
+}

@@ -1,0 +1,141 @@
+//! The whole chain on a small part of the embedded sample: it ends with a report, and a run that was stopped ends with the same bytes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use limbeck::Error;
+use limbeck::dataset::{Dataset, ImageSize, Part, Source};
+use limbeck::pipeline::{Goal, Preset, Run, RunConfig, Student};
+use limbeck::progress::{Progress, Silent, StageEvent};
+use limbeck::purify::{Ledger, Verdict};
+
+/// 5 images a class, one epoch, a network of width 4: seconds, and every stage.
+fn config() -> RunConfig {
+    let overrides = [
+        "data.limit_per_class=14",
+        "data.image_size={width=16,height=16}",
+        "classifier.network.width=4",
+        "classifier.network.hidden=16",
+        "classifier.train.epochs=1",
+        "poison.surrogate.architecture=vgg",
+        "poison.surrogate.width=4",
+        "poison.train.epochs=1",
+        "dae.width=4",
+        "dae.train.epochs=1",
+        "purify.rule.percentile=90",
+        "abstention.passes=4",
+        "evaluate.attacked_images=16",
+        "evaluate.examples=6",
+    ];
+    RunConfig::resolve(Preset::Sample, None, &overrides.map(str::to_owned)).expect("the overrides fit")
+}
+
+fn run(directory: &Path, progress: &dyn Progress) -> limbeck::Result<limbeck::pipeline::Outcome> {
+    Run::open(directory, config(), &limbeck::device("flex")?, progress)?.execute(Goal::Report)
+}
+
+/// Every file below a folder with its bytes.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(folder_now) = open.pop() {
+        for entry in std::fs::read_dir(&folder_now).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let name = path.strip_prefix(folder).expect("below").to_string_lossy().into_owned();
+                found.insert(name, std::fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    found
+}
+
+/// Stops at the n-th safe point, as Ctrl-C does.
+struct StopsAfter(AtomicI64);
+
+impl Progress for StopsAfter {
+    fn cancelled(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::Relaxed) <= 0
+    }
+}
+
+/// Notes which stages ran.
+#[derive(Default)]
+struct Stages(std::sync::Mutex<Vec<(String, StageEvent)>>);
+
+impl Progress for Stages {
+    fn stage(&self, stage: &str, event: StageEvent) {
+        self.0.lock().expect("not poisoned").push((stage.to_owned(), event));
+    }
+}
+
+#[test]
+fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (straight, stopped) = (folder.path().join("straight"), folder.path().join("stopped"));
+    let outcome = run(&straight, &Silent).expect("the chain runs");
+    let results = outcome.evaluation.expect("the goal asks for it");
+    let ledger = outcome.ledger.expect("every goal has one");
+
+    // The figures agree with the artefacts that they come from.
+    assert_eq!(ledger, Ledger::read_parquet(&straight.join("ledger.parquet")).expect("a ledger"));
+    assert_eq!(results.dataset.train_images, ledger.rows.len() as u64);
+    let verdicts = results.verdicts;
+    assert_eq!(verdicts.keep + verdicts.reconstruct + verdicts.discard, ledger.rows.len() as u64);
+    let poison = results.poison.as_ref().expect("the sample preset poisons");
+    assert_eq!(poison.images, (0.1 * ledger.rows.len() as f64).round() as u64);
+    assert_eq!(results.detection.len(), 2);
+    assert!(results.models.iter().map(|row| row.model.as_str()).eq(["clean-trained", "undefended", "teacher", "student"]));
+    assert!(results.controls.iter().map(|row| row.filter.as_str()).eq(["none", "limbeck", "random", "perfect"]));
+    assert_eq!(results.controls[3].poison_left, Some(0), "the perfect filter leaves no poison");
+    let page = std::fs::read_to_string(straight.join("report.html")).expect("a report");
+    assert!(page.contains("embedded GTSRB sample") && !page.contains("<script"));
+
+    // The purified set is a complete set: what was judged clean, and the held-out images, in the input's own schema.
+    let purified = Source::open(straight.join("purified")).expect("a set");
+    let train = Dataset::load(&purified, Part::Train, ImageSize::default(), &mut |_, _| {}).expect("it loads");
+    let held_out = results.dataset.calibration_images;
+    assert_eq!(train.len() as u64, verdicts.keep + verdicts.reconstruct + held_out);
+    let discarded = ledger.rows.iter().filter(|row| row.verdict == Verdict::Discard);
+    let paths: std::collections::BTreeSet<_> = train.samples().iter().map(|sample| sample.path.as_str()).collect();
+    assert!(discarded.into_iter().all(|row| !paths.contains(row.path.as_str())), "a discarded image is in the set");
+
+    // Stopped at safe points all over the run, then run to the end.
+    for stop in [3, 40, 80, 120, 160] {
+        match run(&stopped, &StopsAfter(AtomicI64::new(stop))) {
+            Ok(_) | Err(Error::Interrupted) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    run(&stopped, &Silent).expect("it goes on");
+    let (a, b) = (files(&straight), files(&stopped));
+    assert!(a.keys().eq(b.keys()), "{:?} and {:?}", a.keys(), b.keys());
+    for (name, bytes) in &a {
+        assert!(*bytes == b[name], "{name} differs after the stops");
+    }
+
+    // Nothing is done twice, and a damaged artefact is made again.
+    let stages = Stages::default();
+    run(&straight, &stages).expect("nothing to do");
+    assert!(stages.0.into_inner().expect("not poisoned").iter().all(|(_, event)| *event == StageEvent::Skipped));
+    std::fs::write(straight.join("student.safetensors"), b"torn").expect("written");
+    run(&straight, &Silent).expect("it mends");
+    assert!(files(&straight) == a, "mended to other bytes");
+
+    // The student answers files, and only files that are images.
+    let student = Student::load(&straight, &limbeck::device("flex").expect("the CPU")).expect("a student");
+    let error = student.predict(&[straight.join("config.toml")], &Silent).expect_err("no image").to_string();
+    assert!(error.contains("config.toml") && error.contains("expected"), "{error}");
+}
+
+#[test]
+fn a_folder_that_is_no_run_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("thesis.txt"), b"years of work").expect("written");
+    let error = run(folder.path(), &Silent).expect_err("another's folder").to_string();
+    assert!(error.contains("no limbeck run"), "{error}");
+    assert_eq!(files(folder.path()).len(), 1);
+}
