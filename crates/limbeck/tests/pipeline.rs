@@ -88,20 +88,32 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
     let poison = results.poison.as_ref().expect("the sample preset poisons");
     assert_eq!(poison.images, (0.1 * ledger.rows.len() as f64).round() as u64);
     assert_eq!(results.detection.len(), 2);
-    assert!(results.models.iter().map(|row| row.model.as_str()).eq(["clean-trained", "undefended", "teacher", "student"]));
-    assert!(results.controls.iter().map(|row| row.filter.as_str()).eq(["none", "limbeck", "random", "perfect"]));
+    assert!(results.models.iter().map(|row| row.model.as_str()).eq([
+        "clean-trained",
+        "undefended",
+        "teacher",
+        "student"
+    ]));
+    assert!(
+        results.controls.iter().map(|row| row.filter.as_str()).eq(["none", "limbeck", "random", "perfect"])
+    );
     assert_eq!(results.controls[3].poison_left, Some(0), "the perfect filter leaves no poison");
     let page = std::fs::read_to_string(straight.join("report.html")).expect("a report");
     assert!(page.contains("embedded GTSRB sample") && !page.contains("<script"));
 
     // The purified set is a complete set: what was judged clean, and the held-out images, in the input's own schema.
     let purified = Source::open(straight.join("purified")).expect("a set");
-    let train = Dataset::load(&purified, Part::Train, ImageSize::default(), &mut |_, _| {}).expect("it loads");
+    let train =
+        Dataset::load(&purified, Part::Train, ImageSize::default(), &mut |_, _| {}).expect("it loads");
     let held_out = results.dataset.calibration_images;
     assert_eq!(train.len() as u64, verdicts.keep + verdicts.reconstruct + held_out);
     let discarded = ledger.rows.iter().filter(|row| row.verdict == Verdict::Discard);
-    let paths: std::collections::BTreeSet<_> = train.samples().iter().map(|sample| sample.path.as_str()).collect();
-    assert!(discarded.into_iter().all(|row| !paths.contains(row.path.as_str())), "a discarded image is in the set");
+    let paths: std::collections::BTreeSet<_> =
+        train.samples().iter().map(|sample| sample.path.as_str()).collect();
+    assert!(
+        discarded.into_iter().all(|row| !paths.contains(row.path.as_str())),
+        "a discarded image is in the set"
+    );
 
     // Stopped at safe points all over the run, then run to the end.
     for stop in [3, 40, 80, 120, 160] {
@@ -120,7 +132,9 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
     // Nothing is done twice, and a damaged artefact is made again.
     let stages = Stages::default();
     run(&straight, &stages).expect("nothing to do");
-    assert!(stages.0.into_inner().expect("not poisoned").iter().all(|(_, event)| *event == StageEvent::Skipped));
+    assert!(
+        stages.0.into_inner().expect("not poisoned").iter().all(|(_, event)| *event == StageEvent::Skipped)
+    );
     std::fs::write(straight.join("student.safetensors"), b"torn").expect("written");
     run(&straight, &Silent).expect("it mends");
     assert!(files(&straight) == a, "mended to other bytes");

@@ -8,13 +8,18 @@ use burn::tensor::{Device, Tensor};
 use proptest::prelude::*;
 
 use super::*;
-use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, Defended, TrainedAutoencoder, TrainedClassifier};
+use crate::network::{
+    Architecture, AutoencoderKind, AutoencoderSpec, Defended, TrainedAutoencoder, TrainedClassifier,
+};
 use crate::rng::Seed;
 use crate::tensors::{labels, values};
 use crate::testing::{LinearModel, tiny_spec, uniform};
 
 fn every_attack(eps: f64) -> Vec<AttackConfig> {
-    TABLE.iter().map(|(kind, _)| AttackConfig { kind: *kind, eps, step: eps.max(0.001) / 4.0, steps: 10 }).collect()
+    TABLE
+        .iter()
+        .map(|(kind, _)| AttackConfig { kind: *kind, eps, step: eps.max(0.001) / 4.0, steps: 10 })
+        .collect()
 }
 
 fn run(config: &AttackConfig, model: &dyn Model, images: &Tensor<4>, classes: &[u32]) -> Tensor<4> {
@@ -52,7 +57,12 @@ fn an_attack_with_eps_0_changes_nothing() {
     let images = uniform([2, 3, 8, 8], 0.0, 1.0, 2);
     for config in every_attack(0.0) {
         let attacked = run(&config, &classifier(Architecture::Vgg), &images, &[0, 1]);
-        assert_eq!(values(attacked).expect("values"), values(images.clone()).expect("values"), "{}", config.name());
+        assert_eq!(
+            values(attacked).expect("values"),
+            values(images.clone()).expect("values"),
+            "{}",
+            config.name()
+        );
     }
 }
 
@@ -119,7 +129,9 @@ fn operations() -> Vec<Operation> {
     let conv = move |stride: usize, size: usize| -> Box<dyn Fn(Tensor<4>) -> Tensor<2>> {
         let pad = size / 2;
         let options = ConvOptions::new([stride, stride], [pad, pad], [1, 1], 1);
-        Box::new(move |x| flat(conv2d(x, kernel(4, size), Some(uniform([4], -0.5, 0.5, 12)), options.clone())))
+        Box::new(move |x| {
+            flat(conv2d(x, kernel(4, size), Some(uniform([4], -0.5, 0.5, 12)), options.clone()))
+        })
     };
     vec![
         ("convolution 3x3", conv(1, 3)),
@@ -131,7 +143,10 @@ fn operations() -> Vec<Operation> {
         (
             "nearest upsampling",
             Box::new(move |x| {
-                flat(interpolate(x, InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([16, 16])))
+                flat(interpolate(
+                    x,
+                    InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([16, 16]),
+                ))
             }),
         ),
         ("global average", Box::new(|x| x.mean_dims(&[2, 3]).flatten::<2>(1, 3))),
@@ -184,7 +199,11 @@ fn every_operation_that_an_attack_differentiates_through_agrees_with_finite_diff
             moved[pixel] -= 2.0 * step;
             let numeric = (above - value(&moved)) / (2.0 * f64::from(step));
             let difference = (numeric - f64::from(analytic[pixel])).abs();
-            assert!(difference < 2e-3 + 1e-2 * numeric.abs(), "{name}, pixel {pixel}: {numeric} and {}", analytic[pixel]);
+            assert!(
+                difference < 2e-3 + 1e-2 * numeric.abs(),
+                "{name}, pixel {pixel}: {numeric} and {}",
+                analytic[pixel]
+            );
         }
     }
 }

@@ -194,7 +194,8 @@ mod tests {
         let labels = SoftLabels::compute(&student, &calibration, &Silent).expect("computed");
         for null_rate in [0.0, 0.05, 0.25] {
             let config = AbstentionConfig { passes: 8, null_rate };
-            let rule = NullRule::calibrate(&student, &labels, &calibration, &config, 1, &Silent).expect("calibrated");
+            let rule = NullRule::calibrate(&student, &labels, &calibration, &config, 1, &Silent)
+                .expect("calibrated");
             let answers = answer_set(&student, &rule, &calibration, &Silent).expect("answered");
             let null = answers.iter().filter(|answer| answer.null).count() as f64 / 200.0;
             assert!((null - null_rate).abs() <= 0.01, "{null} null, {null_rate} asked for");
@@ -208,10 +209,17 @@ mod tests {
         let config = AbstentionConfig { passes: 4, null_rate: 0.1 };
         let rule = NullRule::calibrate(&student, &labels, &set, &config, 1, &Silent).expect("calibrated");
         let device = student.device();
-        let all = predict(&student, &rule, set.batch(&(0..20).collect::<Vec<_>>(), &device).expect("a batch")).expect("answers");
+        let all =
+            predict(&student, &rule, set.batch(&(0..20).collect::<Vec<_>>(), &device).expect("a batch"))
+                .expect("answers");
         let one = predict(&student, &rule, set.batch(&[13], &device).expect("a batch")).expect("an answer");
         assert_eq!(all[13].class, one[0].class);
-        assert!((all[13].uncertainty - one[0].uncertainty).abs() < 1e-6, "{} and {}", all[13].uncertainty, one[0].uncertainty);
+        assert!(
+            (all[13].uncertainty - one[0].uncertainty).abs() < 1e-6,
+            "{} and {}",
+            all[13].uncertainty,
+            one[0].uncertainty
+        );
     }
 
     #[test]

@@ -124,10 +124,10 @@ fn robust(results: &Evaluation) -> Option<Statement> {
     say(
         accuracy >= 0.5,
         format!(
-            "Under its worst attack here ({}), the student is right on {} of the images: plain defensive distillation is {} against it.",
+            "Under its worst attack here ({}), the student is right on {} of the images.{}",
             worst.attack,
             percent(accuracy),
-            if accuracy >= 0.5 { "some protection" } else { "no protection" }
+            if accuracy >= 0.5 { "" } else { " Plain defensive distillation does not protect against it." }
         ),
     )
 }

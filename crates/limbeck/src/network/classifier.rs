@@ -119,6 +119,7 @@ impl ClassifierSpec {
 }
 
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one trunk a network: nothing is gained by a box")]
 enum Trunk {
     Vgg(Vgg),
     ResNet(ResNet),

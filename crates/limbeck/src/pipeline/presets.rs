@@ -159,11 +159,11 @@ fn audit() -> RunConfig {
 fn sample() -> RunConfig {
     let mut config = gtsrb();
     config.poison.plan.attack.eps = EPS_8;
-    config.poison.train = classifier_training(8, 32, 0.004, LIGHT);
+    config.poison.train = classifier_training(5, 32, 0.004, LIGHT);
     config.classifier.network.width = 8;
     config.classifier.network.dropout = 0.2;
     config.classifier.train = classifier_training(8, 32, 0.004, LIGHT);
-    config.dae.train = dae_training(6, 16, 0.01);
+    config.dae.train = dae_training(5, 16, 0.01);
     config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
     config.evaluate.attacked_images = 256;
     config

@@ -64,7 +64,7 @@ pub const TABLE: &[(ScoreKind, &str, &dyn Score)] =
     &[(ScoreKind::Mse, "mse", &MeanSquaredError), (ScoreKind::Kl, "kl", &KullbackLeibler)];
 
 impl ScoreKind {
-    /// Position in [`TABLE`] and in a row of [`score_all`].
+    /// Position in [`TABLE`] and in the scores of a ledger row.
     pub fn position(self) -> usize {
         TABLE.iter().position(|(kind, ..)| *kind == self).expect("every kind is in the table")
     }

@@ -4,9 +4,7 @@ use burn::tensor::Device;
 
 use super::*;
 use crate::dataset::Dataset;
-use crate::network::{
-    Architecture, AutoencoderKind, AutoencoderSpec, TrainedAutoencoder, TrainedClassifier,
-};
+use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, TrainedAutoencoder, TrainedClassifier};
 use crate::progress::Silent;
 use crate::rng::Seed;
 use crate::tensors::values;
@@ -47,7 +45,9 @@ fn every_score_of_an_image_that_is_its_own_reconstruction_is_zero_and_of_another
     let networks = networks();
     let (images, others) = (uniform([3, 3, 8, 8], 0.0, 1.0, 1), uniform([3, 3, 8, 8], 0.0, 1.0, 2));
     for (_, name, score) in TABLE {
-        let of = |reconstruction| values(score.score(&networks.defence(), images.clone(), reconstruction)).expect("values");
+        let of = |reconstruction| {
+            values(score.score(&networks.defence(), images.clone(), reconstruction)).expect("values")
+        };
         assert!(of(images.clone()).iter().all(|value| value.abs() < 1e-6), "{name}");
         assert!(of(others.clone()).iter().all(|value| *value > 1e-6), "{name}: {:?}", of(others.clone()));
     }
@@ -71,7 +71,8 @@ fn mse_is_the_mean_square_over_pixels_of_each_image() {
 #[test]
 fn verdicts_follow_the_threshold_that_the_calibration_images_alone_gave() {
     let (networks, audited, calibration) = (networks(), blocks(40, 4, 1), blocks(24, 4, 2));
-    let judged = judge(&audited, &calibration, &networks.defence(), &config(FlaggedPolicy::Discard), &Silent).expect("judged");
+    let judged = judge(&audited, &calibration, &networks.defence(), &config(FlaggedPolicy::Discard), &Silent)
+        .expect("judged");
     let threshold = judged.thresholds[0].value();
     for row in &judged.ledger.rows {
         let expected = if row.scores[0] > threshold { Verdict::Discard } else { Verdict::Keep };
@@ -79,7 +80,8 @@ fn verdicts_follow_the_threshold_that_the_calibration_images_alone_gave() {
         assert!(row.p_value > 0.0 && row.p_value <= 1.0);
     }
     // The same calibration images and another audited set: the same threshold.
-    let other = judge(&blocks(9, 4, 3), &calibration, &networks.defence(), &config(FlaggedPolicy::Discard), &Silent);
+    let other =
+        judge(&blocks(9, 4, 3), &calibration, &networks.defence(), &config(FlaggedPolicy::Discard), &Silent);
     assert_eq!(other.expect("judged").thresholds[0].value(), threshold);
 }
 
@@ -87,10 +89,12 @@ fn verdicts_follow_the_threshold_that_the_calibration_images_alone_gave() {
 fn the_purified_set_keeps_kept_images_leaves_out_discarded_ones_and_replaces_the_others() {
     let (networks, audited) = (networks(), blocks(40, 4, 1));
     let defence = networks.defence();
-    let judged = judge(&audited, &blocks(24, 4, 2), &defence, &config(FlaggedPolicy::Reconstruct), &Silent).expect("judged");
+    let judged = judge(&audited, &blocks(24, 4, 2), &defence, &config(FlaggedPolicy::Reconstruct), &Silent)
+        .expect("judged");
     let mut ledger = judged.ledger;
     ledger.rows[0].verdict = Verdict::Discard;
-    let (purified, kept): (Dataset, Vec<usize>) = purified_set(&audited, &ledger, &defence).expect("purified");
+    let (purified, kept): (Dataset, Vec<usize>) =
+        purified_set(&audited, &ledger, &defence).expect("purified");
     assert!(!kept.contains(&0) && purified.len() == 39);
     for (position, &index) in kept.iter().enumerate() {
         let same = purified.pixels(position).expect("pixels") == audited.pixels(index).expect("pixels");
@@ -103,8 +107,9 @@ fn twins_are_within_their_attack_s_ball_and_in_the_set_s_order() {
     let (networks, images) = (networks(), blocks(12, 4, 1));
     let noise = NoiseConfig::default();
     let largest = noise.twins.iter().map(|twin| twin.eps).fold(0.0, f64::max);
-    let twins =
-        craft_twins(&images, &noise, &networks.classifier, &Device::flex(), Seed::new(1), &Silent).expect("crafted").twins;
+    let twins = craft_twins(&images, &noise, &networks.classifier, &Device::flex(), Seed::new(1), &Silent)
+        .expect("crafted")
+        .twins;
     let mut changed = 0;
     for index in 0..images.len() {
         let (before, after) = (images.pixels(index).expect("pixels"), twins.pixels(index).expect("pixels"));

@@ -12,7 +12,7 @@ use super::axis::{Axis, drawable};
 
 const WIDTH: f64 = 400.0;
 const HEIGHT: f64 = 264.0;
-const LEFT: f64 = 50.0;
+const LEFT: f64 = 68.0;
 const RIGHT: f64 = 388.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 222.0;

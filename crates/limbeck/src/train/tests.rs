@@ -21,7 +21,11 @@ fn config(epochs: usize) -> TrainConfig {
     }
 }
 
-fn train(config: &TrainConfig, checkpoints: &Checkpoints, progress: &dyn Progress) -> crate::Result<(TrainedClassifier, Vec<Epoch>)> {
+fn train(
+    config: &TrainConfig,
+    checkpoints: &Checkpoints,
+    progress: &dyn Progress,
+) -> crate::Result<(TrainedClassifier, Vec<Epoch>)> {
     train_classifier(
         ClassifierSpec { width: 8, hidden: 16, ..tiny_spec(Architecture::Vgg, 4, 5.0) },
         &blocks(64, 4, 1),
@@ -99,7 +103,12 @@ fn early_stopping_keeps_the_best_epoch() {
     let mut config = config(40);
     config.patience = 2;
     let (_, epochs) = train(&config, &Checkpoints::none(), &Silent).expect("it trains");
-    let best = epochs.iter().enumerate().min_by(|a, b| a.1.validation.loss.total_cmp(&b.1.validation.loss)).expect("epochs").0;
+    let best = epochs
+        .iter()
+        .enumerate()
+        .min_by(|a, b| a.1.validation.loss.total_cmp(&b.1.validation.loss))
+        .expect("epochs")
+        .0;
     assert!(epochs.len() < 40, "never stopped");
     assert_eq!(epochs.len() - 1 - best, 2, "stopped {} epochs after the best", epochs.len() - 1 - best);
 }
@@ -122,10 +131,16 @@ fn weights_survive_the_disk_and_another_kind_is_refused() {
     let read = TrainedClassifier::load(&path, &Device::flex()).expect("it is read");
     let images = crate::testing::uniform([5, 3, 8, 8], 0.0, 1.0, 3);
     use crate::network::Model;
-    let logits = |model: &TrainedClassifier| crate::tensors::values(model.logits(images.clone())).expect("values");
+    let logits =
+        |model: &TrainedClassifier| crate::tensors::values(model.logits(images.clone())).expect("values");
     assert_eq!(logits(&model), logits(&read));
-    let error = crate::network::TrainedAutoencoder::load(&path, &Device::flex()).expect_err("a classifier").to_string();
-    assert!(error.contains("model.safetensors") && error.contains("classifier") && error.contains("autoencoder"), "{error}");
+    let error = crate::network::TrainedAutoencoder::load(&path, &Device::flex())
+        .expect_err("a classifier")
+        .to_string();
+    assert!(
+        error.contains("model.safetensors") && error.contains("classifier") && error.contains("autoencoder"),
+        "{error}"
+    );
 }
 
 #[test]
