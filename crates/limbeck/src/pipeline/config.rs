@@ -53,7 +53,7 @@ pub struct DataConfig {
     pub columns: SourceOptions,
     /// Share of each class held out by group.
     pub split: SplitConfig,
-    /// At most this many images of each class, whole groups first; 0 = all. For quick trials.
+    /// At most this many images of each class, the first in the order of the set; 0 = all. For quick trials.
     pub limit_per_class: usize,
 }
 

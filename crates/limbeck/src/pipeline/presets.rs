@@ -159,6 +159,9 @@ fn audit() -> RunConfig {
 fn sample() -> RunConfig {
     let mut config = gtsrb();
     config.poison.plan.attack.eps = EPS_8;
+    // A residual network learns too little from so few images to attack well: another width and seed than the defender's.
+    config.poison.surrogate =
+        NetworkConfig { architecture: Architecture::Vgg, width: 10, hidden: 128, dropout: 0.1 };
     config.poison.train = classifier_training(5, 32, 0.004, LIGHT);
     config.classifier.network.width = 8;
     config.classifier.network.dropout = 0.2;

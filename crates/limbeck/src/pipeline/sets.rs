@@ -76,7 +76,7 @@ impl Sets {
     }
 }
 
-/// At most `most` images of each class, in whole groups as far as they go; 0 = all.
+/// The first `most` images of each class, in the order of the set; 0 = all.
 fn limited(set: &Dataset, most: usize) -> Dataset {
     if most == 0 {
         return set.clone();
