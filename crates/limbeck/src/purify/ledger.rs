@@ -460,11 +460,16 @@ mod tests {
         }
     }
 
+    /// Any text: quotes, line breaks and letters of every script.
+    fn text() -> impl Strategy<Value = String> {
+        vec(any::<char>(), 0..12).prop_map(String::from_iter)
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
         fn any_ledger_survives_the_round_trip(
-            rows in vec((".*", ".*", any::<u32>(), -1e300..1e300_f64, 0..3_usize), 0..60),
+            rows in vec((text(), text(), any::<u32>(), -1e300..1e300_f64, 0..3_usize), 0..60),
             scores in 0..4_usize,
         ) {
             let row = |(id, path, label, suspicion, verdict): (String, String, u32, f64, usize)| LedgerRow {
@@ -482,8 +487,8 @@ mod tests {
             let ledger = Ledger { score_names: (0..scores).map(|score| score.to_string()).collect(), rows };
             let folder = tempdir().expect("a folder");
             let path = folder.path().join("ledger.parquet");
-            ledger.write_parquet(&path)?;
-            prop_assert_eq!(Ledger::read_parquet(&path)?, ledger);
+            ledger.write_parquet(&path).expect("the disk takes it");
+            prop_assert_eq!(Ledger::read_parquet(&path).expect("the disk takes it"), ledger);
         }
     }
 }
