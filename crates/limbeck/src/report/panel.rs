@@ -181,13 +181,13 @@ mod tests {
     #[test]
     fn the_corners_of_the_ranges_are_the_corners_of_the_frame() {
         let svg = unit_panel(Shape::Dots, vec![[0.0, 0.0], [1.0, 1.0]]);
-        assert!(svg.contains(r#"<path class="dots clean" d="M50.0 222.0h0M388.0 30.0h0"/>"#), "{svg}");
+        assert!(svg.contains(r#"<path class="dots clean" d="M68.0 222.0h0M388.0 30.0h0"/>"#), "{svg}");
     }
 
     #[test]
     fn a_line_is_broken_where_a_value_is_missing() {
         let svg = unit_panel(Shape::Line, vec![[0.0, 0.0], [0.5, f64::NAN], [1.0, 0.0]]);
-        assert!(svg.contains("M50.0 222.0M388.0 222.0") && !svg.contains("NaN"), "{svg}");
+        assert!(svg.contains("M68.0 222.0M388.0 222.0") && !svg.contains("NaN"), "{svg}");
     }
 
     #[test]
