@@ -15,7 +15,7 @@ use crate::distill::{Answer, NullRule, predict};
 use crate::error::{Error, Result};
 use crate::evaluate::results::{AttackedRate, ModelRow};
 use crate::evaluate::{AttackedSet, accuracy, attack_set, attacked_accuracy};
-use crate::network::{ClassifierSpec, Normalisation, TrainedClassifier};
+use crate::network::TrainedClassifier;
 use crate::poison::{TruthManifest, TruthRow, poison};
 use crate::progress::Progress;
 use crate::rng::Seed;
@@ -66,7 +66,7 @@ pub fn poison_copy(
         None => {
             let section = &config.poison;
             progress.task("training the surrogate classifier", "images");
-            let spec = plain_spec(config, section.surrogate, &sets.train);
+            let spec = section.surrogate.spec(&sets.train, 1.0);
             train_classifier(
                 spec,
                 &sets.train,
@@ -132,20 +132,6 @@ fn truth_of(
     TruthManifest { rows }
 }
 
-fn plain_spec(config: &RunConfig, network: super::NetworkConfig, set: &Dataset) -> ClassifierSpec {
-    let size: ImageSize = config.data.image_size;
-    ClassifierSpec {
-        architecture: network.architecture,
-        width: network.width,
-        hidden: network.hidden,
-        dropout: network.dropout,
-        classes: set.classes().to_vec(),
-        image_size: [size.height as usize, size.width as usize],
-        normalisation: Normalisation::default(),
-        temperature: 1.0,
-    }
-}
-
 /// A stored classifier, if it answers with this set's classes on images of this set's size.
 fn load_fitting(path: &Path, set: &Dataset, device: &Device) -> Result<TrainedClassifier> {
     let model = TrainedClassifier::load(path, device)?;
@@ -185,7 +171,7 @@ pub fn train_model(
     let section = &config.classifier;
     progress.task("training the classifier", "images");
     let (model, epochs) = train_classifier(
-        plain_spec(config, section.network, &sets.train),
+        section.network.spec(&sets.train, 1.0),
         &sets.train,
         &Targets::Labels,
         &sets.calibration,

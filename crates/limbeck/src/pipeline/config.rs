@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::presets::Preset;
 use crate::attack::AttackConfig;
-use crate::dataset::{ImageSize, SourceOptions, SplitConfig};
+use crate::dataset::{Dataset, ImageSize, SourceOptions, SplitConfig};
 use crate::distill::AbstentionConfig;
 use crate::error::{Error, Result};
-use crate::network::{Architecture, AutoencoderKind};
+use crate::network::{Architecture, AutoencoderKind, ClassifierSpec, Normalisation};
 use crate::poison::PoisonConfig;
 use crate::purify::{NoiseConfig, PurifyConfig};
 use crate::train::TrainConfig;
@@ -81,6 +81,22 @@ pub struct NetworkConfig {
     pub hidden: usize,
     /// Dropout probability before each dense layer (0.5: Srivastava 2014).
     pub dropout: f64,
+}
+
+impl NetworkConfig {
+    /// The spec of a network of this shape for a set's classes and image size, to be trained at `temperature`.
+    pub fn spec(&self, set: &Dataset, temperature: f64) -> ClassifierSpec {
+        ClassifierSpec {
+            architecture: self.architecture,
+            width: self.width,
+            hidden: self.hidden,
+            dropout: self.dropout,
+            classes: set.classes().to_vec(),
+            image_size: [set.size().height as usize, set.size().width as usize],
+            normalisation: Normalisation::default(),
+            temperature,
+        }
+    }
 }
 
 /// Shape and training of the defender's classifiers.

@@ -23,7 +23,7 @@ use crate::evaluate::{
     AttackedSet, Truth, abstention, accuracy, attack_set, attacked_accuracy, class_rows, detection,
     restoration, self_checks, statements, suspicion_points, triptychs, verdict_counts,
 };
-use crate::network::{AutoencoderSpec, ClassifierSpec, Normalisation, TrainedAutoencoder, TrainedClassifier};
+use crate::network::{AutoencoderSpec, TrainedAutoencoder, TrainedClassifier};
 use crate::poison::{LabelPolicy, PoisonedSet, TruthManifest, poison};
 use crate::purify::{
     Defence, Judgement, Ledger, ScoreKind, Threshold, Verdict, craft_twins, judge, purified_set,
@@ -99,19 +99,6 @@ struct Thresholds {
 }
 
 impl Run<'_> {
-    fn spec(&self, network: NetworkConfig, set: &Dataset, temperature: f64) -> ClassifierSpec {
-        ClassifierSpec {
-            architecture: network.architecture,
-            width: network.width,
-            hidden: network.hidden,
-            dropout: network.dropout,
-            classes: set.classes().to_vec(),
-            image_size: [set.size().height as usize, set.size().width as usize],
-            normalisation: Normalisation::default(),
-            temperature,
-        }
-    }
-
     /// Trains a classifier and writes `<name>.safetensors` and `<name>-curve.json`.
     #[expect(
         clippy::too_many_arguments,
@@ -127,7 +114,7 @@ impl Run<'_> {
         calibration: &Dataset,
         upstream: &[&str],
     ) -> Result<Made<Trained<TrainedClassifier>>> {
-        let spec = self.spec(section.0, train, temperature);
+        let spec = section.0.spec(train, temperature);
         let key = self.key(name, &(&section, temperature), upstream);
         let (weights, curve) = (format!("{name}.safetensors"), format!("{name}-curve.json"));
         self.stage(name, &key, &[&weights, &curve], |run, checkpoints| {
