@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn an_explanation_is_that_of_the_variant_in_use() {
         let text = commented(Preset::Sample);
-        assert!(text.contains("# One of: sgd, adam, adamw.\nkind = \"sgd\""), "{text}");
+        assert!(text.contains("# One of: sgd, adam, adamw.\nkind = \"adam\""), "{text}");
+        assert!(text.contains("# One of: percentile, fpr.\nrule = \"percentile\""), "{text}");
         assert!(text.contains("# Root of every random draw.\nseed = 1"), "{text}");
     }
 
