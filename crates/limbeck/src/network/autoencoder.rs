@@ -8,11 +8,9 @@ use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::nn::conv::Conv2d;
 use burn::tensor::activation::{relu, sigmoid};
-use burn::tensor::module::{interpolate, max_pool2d};
-use burn::tensor::ops::{InterpolateMode, InterpolateOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor};
+use limbeck_kernels::{Block, channels_first, channels_last, max_pool_2x2};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -84,93 +82,77 @@ impl Autoencoder {
     }
 }
 
-fn upsample(x: Tensor<4>) -> Tensor<4> {
-    let [_, _, height, width] = x.dims();
-    interpolate(
-        x,
-        InterpolateOptions::new(InterpolateMode::Nearest).with_output_size([2 * height, 2 * width]),
-    )
-}
-
-fn downsample(x: Tensor<4>) -> Tensor<4> {
-    max_pool2d(x, MaxPoolOptions::new([2, 2]))
-}
-
 /// The residual in units of the last layer's output: perturbations are a few hundredths, its weights of order one.
 const RESIDUAL_SCALE: f64 = 0.2;
 
 /// Three levels of two convolutions each way, skip connections by concatenation, residual output.
 #[derive(Module, Debug)]
 pub struct Unet {
-    encoder: Vec<Conv2d>,
-    decoder: Vec<Conv2d>,
-    residual: Conv2d,
+    encoder: Vec<Block>,
+    decoder: Vec<Block>,
+    residual: Block,
 }
 
 impl Unet {
     fn new(width: usize, device: &Device, rng: &mut Rng) -> Self {
         let [w1, w2, w3] = [width, 2 * width, 4 * width];
         let mut layers = |channels: &[[usize; 2]]| {
-            channels.iter().map(|&channels| conv(channels, 3, 1, true, device, rng)).collect::<Vec<_>>()
+            channels.iter().map(|&channels| conv(channels, device, rng).relu()).collect::<Vec<_>>()
         };
         let encoder = layers(&[[3, w1], [w1, w1], [w1, w2], [w2, w2], [w2, w3], [w3, w3]]);
         let decoder = layers(&[[w3 + w2, w2], [w2, w2], [w2 + w1, w1], [w1, w1]]);
-        let mut residual = conv([w1, 3], 3, 1, true, device, rng);
         // It starts as the identity: the first residual is zero.
-        residual.weight = Param::from_tensor(residual.weight.val().zeros_like().detach());
+        let residual = Block::with_bias(
+            Param::from_tensor(Tensor::zeros([3, w1, 3, 3], device)),
+            Param::from_tensor(Tensor::zeros([3], device)),
+        );
         Self { encoder, decoder, residual }
     }
 
     fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let double =
-            |layers: &[Conv2d], x: Tensor<4>| layers.iter().fold(x, |x, layer| relu(layer.forward(x)));
+        let [down, up] = [&self.encoder, &self.decoder];
         // Centred input: the biases need not learn the mean grey.
-        let fine = double(&self.encoder[..2], images.clone().sub_scalar(0.5).mul_scalar(4.0));
-        let middle = double(&self.encoder[2..4], downsample(fine.clone()));
-        let coarse = double(&self.encoder[4..], downsample(middle.clone()));
-        let middle = double(&self.decoder[..2], Tensor::cat(vec![upsample(coarse), middle], 1));
-        let fine = double(&self.decoder[2..], Tensor::cat(vec![upsample(middle), fine], 1));
-        images - self.residual.forward(fine).mul_scalar(RESIDUAL_SCALE)
+        let centred = channels_last(images.clone()).sub_scalar(0.5).mul_scalar(4.0);
+        let fine = down[1].forward(down[0].forward(centred));
+        let middle = down[3].forward(down[2].forward(max_pool_2x2(fine.clone())));
+        let coarse = down[5].forward(down[4].forward(max_pool_2x2(middle.clone())));
+        let middle = up[1].forward(up[0].forward_joined(coarse, middle));
+        let fine = up[3].forward(up[2].forward_joined(middle, fine));
+        images - channels_first(self.residual.forward(fine)).mul_scalar(RESIDUAL_SCALE)
     }
 }
 
 /// Three strided convolutions, a dense latent, three upsampled convolutions, sigmoid output.
 #[derive(Module, Debug)]
 pub struct Bottleneck {
-    encoder: Vec<Conv2d>,
+    encoder: Vec<Block>,
     to_latent: Linear,
     from_latent: Linear,
-    decoder: Vec<Conv2d>,
+    decoder: Vec<Block>,
 }
 
 impl Bottleneck {
     fn new(spec: &AutoencoderSpec, device: &Device, rng: &mut Rng) -> Self {
         let [w1, w2, w3] = [spec.width, 2 * spec.width, 4 * spec.width];
         let features = w3 * (spec.image_size[0] / 8) * (spec.image_size[1] / 8);
-        let layers = |channels: &[[usize; 2]], stride: usize, rng: &mut Rng| {
-            channels.iter().map(|&channels| conv(channels, 3, stride, true, device, rng)).collect::<Vec<_>>()
-        };
-        Self {
-            encoder: layers(&[[3, w1], [w1, w2], [w2, w3]], 2, rng),
-            to_latent: linear(features, spec.latent, device, rng),
-            from_latent: linear(spec.latent, features, device, rng),
-            decoder: layers(&[[w3, w2], [w2, w1], [w1, 3]], 1, rng),
-        }
+        let encoder = [[3, w1], [w1, w2], [w2, w3]]
+            .map(|channels| conv(channels, device, rng).stride(2).relu())
+            .into();
+        let to_latent = linear(features, spec.latent, device, rng);
+        let from_latent = linear(spec.latent, features, device, rng);
+        let [first, second, third] =
+            [[w3, w2], [w2, w1], [w1, 3]].map(|channels| conv(channels, device, rng));
+        Self { encoder, to_latent, from_latent, decoder: vec![first.relu(), second.relu(), third] }
     }
 
     fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let encoded = self
-            .encoder
-            .iter()
-            .fold(images.sub_scalar(0.5).mul_scalar(4.0), |x, layer| relu(layer.forward(x)));
+        let centred = channels_last(images).sub_scalar(0.5).mul_scalar(4.0);
+        let encoded = self.encoder.iter().fold(centred, |x, block| block.forward(x));
         let shape = encoded.dims();
         let latent = relu(self.to_latent.forward(encoded.flatten::<2>(1, 3)));
         let decoded = relu(self.from_latent.forward(latent)).reshape(shape);
-        let last = self.decoder.len() - 1;
-        self.decoder.iter().enumerate().fold(decoded, |x, (index, layer)| {
-            let x = layer.forward(upsample(x));
-            if index == last { sigmoid(x) } else { relu(x) }
-        })
+        let last = self.decoder.iter().fold(decoded, |x, block| block.forward_upsampled(x));
+        channels_first(sigmoid(last))
     }
 }
 

@@ -1,10 +1,9 @@
-//! Layers that the networks share: convolution blocks with He initialisation, input normalisation, dropout.
+//! Layers that the networks share: convolution blocks and dense layers with He initialisation, input normalisation, dropout.
 
-use burn::module::{Module, Param};
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::activation::relu;
+use burn::module::Param;
+use burn::nn::{BatchNormConfig, Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
+use limbeck_kernels::Block;
 use rand::Rng as _;
 use rand_distr::{Distribution, StandardNormal};
 use schemars::JsonSchema;
@@ -88,25 +87,24 @@ fn he_normal<const D: usize>(
     Param::from_data(TensorData::new(values, shape), device)
 }
 
-/// A square convolution without initialisation noise of its own; `padding` keeps the size at stride 1.
-pub(super) fn conv(
-    channels: [usize; 2],
-    kernel: usize,
-    stride: usize,
-    bias: bool,
+/// A square convolution with a bias that starts at zero, `channels` being inputs and outputs.
+pub(super) fn conv(channels: [usize; 2], device: &Device, rng: &mut Rng) -> Block {
+    let bias = Param::from_tensor(Tensor::zeros([channels[1]], device));
+    Block::with_bias(kernel(channels, 3, device, rng), bias)
+}
+
+/// A square convolution with batch norm.
+pub(super) fn conv_norm(channels: [usize; 2], side: usize, device: &Device, rng: &mut Rng) -> Block {
+    Block::with_norm(kernel(channels, side, device, rng), BatchNormConfig::new(channels[1]).init(device))
+}
+
+fn kernel(
+    [inputs, outputs]: [usize; 2],
+    side: usize,
     device: &Device,
     rng: &mut Rng,
-) -> Conv2d {
-    let pad = kernel / 2;
-    let mut layer = Conv2dConfig::new(channels, [kernel, kernel])
-        .with_stride([stride, stride])
-        .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
-        .with_bias(bias)
-        .with_initializer(Initializer::Zeros)
-        .init(device);
-    layer.weight =
-        he_normal([channels[1], channels[0], kernel, kernel], channels[0] * kernel * kernel, device, rng);
-    layer
+) -> Param<Tensor<4>> {
+    he_normal([outputs, inputs, side, side], inputs * side * side, device, rng)
 }
 
 /// A dense layer.
@@ -114,40 +112,4 @@ pub(super) fn linear(inputs: usize, outputs: usize, device: &Device, rng: &mut R
     let mut layer = LinearConfig::new(inputs, outputs).with_initializer(Initializer::Zeros).init(device);
     layer.weight = he_normal([inputs, outputs], inputs, device, rng);
     layer
-}
-
-/// Convolution 3x3, batch norm, ReLU.
-#[derive(Module, Debug)]
-pub(super) struct ConvBlock {
-    conv: Conv2d,
-    norm: BatchNorm,
-}
-
-impl ConvBlock {
-    pub(super) fn new(channels: [usize; 2], stride: usize, device: &Device, rng: &mut Rng) -> Self {
-        Self::with_kernel(channels, 3, stride, device, rng)
-    }
-
-    /// The same with another kernel size, as in a residual block's projection.
-    pub(super) fn with_kernel(
-        channels: [usize; 2],
-        kernel: usize,
-        stride: usize,
-        device: &Device,
-        rng: &mut Rng,
-    ) -> Self {
-        Self {
-            conv: conv(channels, kernel, stride, false, device, rng),
-            norm: BatchNormConfig::new(channels[1]).init(device),
-        }
-    }
-
-    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        relu(self.forward_linear(x))
-    }
-
-    /// Without the ReLU, for residual branches.
-    pub(super) fn forward_linear(&self, x: Tensor<4>) -> Tensor<4> {
-        self.norm.forward(self.conv.forward(x))
-    }
 }

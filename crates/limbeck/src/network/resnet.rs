@@ -1,10 +1,10 @@
 //! Residual trunk (He 2016) with basic blocks, for 8 to 18 layers.
 
 use burn::module::Module;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use limbeck_kernels::{Block, channels_last};
 
-use super::layers::ConvBlock;
+use super::layers::conv_norm;
 use crate::rng::Rng;
 
 /// Blocks in each stage by depth: a block has two convolutions, stem and head add one layer each.
@@ -21,13 +21,13 @@ pub(super) fn stages(depth: usize) -> Option<&'static [usize]> {
 /// Stem, then stages of width w, 2w, 4w(, 8w), each but the first halving the image; global average pool.
 #[derive(Module, Debug)]
 pub(super) struct ResNet {
-    stem: ConvBlock,
+    stem: Block,
     blocks: Vec<BasicBlock>,
 }
 
 impl ResNet {
     pub(super) fn new(stages: &[usize], width: usize, device: &Device, rng: &mut Rng) -> Self {
-        let stem = ConvBlock::new([3, width], 1, device, rng);
+        let stem = conv_norm([3, width], 3, device, rng).relu();
         let mut channels = width;
         let mut blocks = Vec::new();
         for (stage, &count) in stages.iter().enumerate() {
@@ -48,34 +48,37 @@ impl ResNet {
 
     /// `[batch, 3, h, w]` to `[batch, features]`.
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = self.blocks.iter().fold(self.stem.forward(images), |x, block| block.forward(x));
-        x.mean_dims(&[2, 3]).flatten(1, 3)
+        let x = self
+            .blocks
+            .iter()
+            .fold(self.stem.forward(channels_last(images)), |x, block| block.forward(x));
+        x.mean_dims(&[1, 2]).flatten(1, 3)
     }
 }
 
 #[derive(Module, Debug)]
 struct BasicBlock {
-    first: ConvBlock,
-    second: ConvBlock,
-    projection: Option<ConvBlock>,
+    first: Block,
+    second: Block,
+    projection: Option<Block>,
 }
 
 impl BasicBlock {
     fn new(channels: [usize; 2], stride: usize, device: &Device, rng: &mut Rng) -> Self {
         let [inputs, outputs] = channels;
         Self {
-            first: ConvBlock::new(channels, stride, device, rng),
-            second: ConvBlock::new([outputs, outputs], 1, device, rng),
+            first: conv_norm(channels, 3, device, rng).stride(stride).relu(),
+            second: conv_norm([outputs, outputs], 3, device, rng).relu(),
             projection: (inputs != outputs || stride != 1)
-                .then(|| ConvBlock::with_kernel(channels, 1, stride, device, rng)),
+                .then(|| conv_norm(channels, 1, device, rng).stride(stride)),
         }
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let shortcut = match &self.projection {
-            Some(projection) => projection.forward_linear(x.clone()),
+            Some(projection) => projection.forward(x.clone()),
             None => x.clone(),
         };
-        relu(self.second.forward_linear(self.first.forward(x)) + shortcut)
+        self.second.forward_add(self.first.forward(x), shortcut)
     }
 }

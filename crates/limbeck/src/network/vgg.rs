@@ -1,17 +1,16 @@
 //! A small VGG-like trunk (Simonyan & Zisserman 2015): three stages of two 3x3 blocks and a max pool.
 
 use burn::module::Module;
-use burn::tensor::module::max_pool2d;
-use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Device, Tensor};
+use limbeck_kernels::{Block, channels_first, channels_last};
 
-use super::layers::ConvBlock;
+use super::layers::conv_norm;
 use crate::rng::Rng;
 
 /// Blocks of widths w, 2w, 4w; `[batch, 3, h, w]` to `[batch, 4w · h/8 · w/8]`.
 #[derive(Module, Debug)]
 pub(super) struct Vgg {
-    blocks: Vec<ConvBlock>,
+    blocks: Vec<Block>,
 }
 
 impl Vgg {
@@ -20,11 +19,11 @@ impl Vgg {
         let mut channels = 3;
         let blocks = widths
             .into_iter()
-            .flat_map(|width| [width, width])
-            .map(|width| {
-                let block = ConvBlock::new([channels, width], 1, device, rng);
+            .flat_map(|width| [(width, false), (width, true)])
+            .map(|(width, ends_stage)| {
+                let block = conv_norm([channels, width], 3, device, rng).relu();
                 channels = width;
-                block
+                if ends_stage { block.pool() } else { block }
             })
             .collect();
         Self { blocks }
@@ -36,12 +35,7 @@ impl Vgg {
     }
 
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        self.blocks
-            .chunks(2)
-            .fold(images, |x, stage| {
-                let x = stage.iter().fold(x, |x, block| block.forward(x));
-                max_pool2d(x, MaxPoolOptions::new([2, 2]))
-            })
-            .flatten(1, 3)
+        let last = self.blocks.iter().fold(channels_last(images), |x, block| block.forward(x));
+        channels_first(last).flatten(1, 3)
     }
 }

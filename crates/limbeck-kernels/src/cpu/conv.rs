@@ -1,0 +1,462 @@
+//! Convolution blocks over a batch: convolution, bias or batch norm, residual, ReLU, 2x2 max pool, and the gradients of all of it.
+
+use super::plan::{Branch, Plan};
+use super::rows::{Tail, Winner, affine, affine_pool, before_tail, combine, moments, pad, products};
+use super::simd::{Isa, LANES};
+use super::threads::{Disjoint, Scratch, for_each, sized};
+use super::tile::{Start, convolve, weight_gradient};
+
+/// Weight gradients are summed in this many groups of images, whatever the number of threads.
+const GROUPS: usize = 16;
+
+/// What follows bias or batch norm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Finish {
+    /// Negative values become 0.
+    pub(crate) relu: bool,
+    /// 2x2 maxima, after the ReLU.
+    pub(crate) pool: bool,
+}
+
+/// Output of a block with bias.
+pub(crate) struct Biased {
+    pub(crate) output: Vec<f32>,
+    /// Winners of the pool, empty without one.
+    pub(crate) winners: Vec<Winner>,
+}
+
+/// Output of a block with batch norm in training.
+pub(crate) struct Normed {
+    pub(crate) output: Vec<f32>,
+    pub(crate) winners: Vec<Winner>,
+    /// The convolution's output, before batch norm.
+    pub(crate) convolved: Vec<f32>,
+    /// Mean and biased variance of each channel over the batch.
+    pub(crate) mean: Vec<f32>,
+    pub(crate) variance: Vec<f32>,
+}
+
+/// Which gradients are asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) inputs: [bool; 2],
+    pub(crate) residual: bool,
+    /// Weight, and bias or the factors of batch norm.
+    pub(crate) weights: bool,
+}
+
+/// Gradients, empty where not asked for.
+#[derive(Default)]
+pub(crate) struct Gradients {
+    pub(crate) inputs: [Vec<f32>; 2],
+    pub(crate) residual: Vec<f32>,
+    pub(crate) weight: Vec<f32>,
+    /// Bias, or beta of batch norm.
+    pub(crate) shift: Vec<f32>,
+    /// Gamma of batch norm.
+    pub(crate) scale: Vec<f32>,
+}
+
+/// One row of an output, each channel's value repeated for every pixel.
+fn repeated(values: &[f32], width: usize) -> Vec<f32> {
+    values.repeat(width)
+}
+
+impl Plan {
+    fn pooled(&self) -> usize {
+        (self.size[0] / 2) * (self.size[1] / 2) * self.outputs
+    }
+
+    /// The convolution of one image of every input, into `target` `[pixels, outputs]`.
+    #[expect(clippy::too_many_arguments, reason = "one call site each; a bundle would only rename them")]
+    fn convolve_image(
+        &self,
+        isa: Isa,
+        index: usize,
+        inputs: &[&[f32]],
+        weights: &[Vec<Vec<f32>>],
+        bias: &[f32],
+        relu: bool,
+        padded: &mut Vec<f32>,
+        target: &mut [f32],
+    ) {
+        let last = self.branches.len() - 1;
+        for (number, (branch, (input, weights))) in
+            self.branches.iter().zip(inputs.iter().zip(weights)).enumerate()
+        {
+            let source = padded_image(&input[index * branch.image()..][..branch.image()], branch, padded);
+            let start = if number == 0 { Start::Bias } else { Start::Target };
+            for (pass, weights) in branch.forward.iter().zip(weights) {
+                convolve(isa, pass, source, weights, bias, start, relu && number == last, target, self.outputs);
+            }
+        }
+    }
+}
+
+fn padded_image<'a>(image: &'a [f32], branch: &Branch, padded: &'a mut Vec<f32>) -> &'a [f32] {
+    with_zeros(image, branch.size, branch.channels, branch.padding(), padded)
+}
+
+fn with_zeros<'a>(
+    image: &'a [f32],
+    size: [usize; 2],
+    channels: usize,
+    padding: usize,
+    padded: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    if padding == 0 {
+        return image;
+    }
+    let target = sized(padded, (size[0] + 2 * padding) * (size[1] + 2 * padding) * channels);
+    pad(image, size, channels, padding, target);
+    target
+}
+
+/// Number of images, the same in every input.
+fn images(plan: &Plan, inputs: &[&[f32]]) -> usize {
+    assert_eq!(plan.branches.len(), inputs.len());
+    let counts: Vec<usize> =
+        plan.branches.iter().zip(inputs).map(|(branch, input)| input.len() / branch.image()).collect();
+    assert!(counts.windows(2).all(|pair| pair[0] == pair[1]), "inputs of {counts:?} images");
+    counts[0]
+}
+
+fn whole_panels(values: &[f32]) -> Vec<f32> {
+    let mut padded = values.to_vec();
+    padded.resize(values.len().div_ceil(LANES) * LANES, 0.0);
+    padded
+}
+
+/// `finish(convolution + bias + residual?)`; no residual is an empty slice, and a residual excludes a pool.
+pub(crate) fn forward_biased(
+    isa: Isa,
+    plan: &Plan,
+    inputs: &[&[f32]],
+    weight: &[f32],
+    bias: &[f32],
+    residual: &[f32],
+    finish: Finish,
+) -> Biased {
+    let images = images(plan, inputs);
+    let weights = plan.pack_forward(weight);
+    let padded_bias = whole_panels(bias);
+    let floats = if finish.pool { plan.pooled() } else { plan.image() };
+    let mut output = vec![0.0; images * floats];
+    let mut winners = vec![0; if finish.pool { output.len() } else { 0 }];
+    let (one, zero) = (vec![1.0; plan.outputs], vec![0.0; plan.outputs]);
+    let (ones, zeros) = (repeated(&one, plan.size[1]), repeated(&zero, plan.size[1]));
+    let (outputs, winner_parts) = (Disjoint::new(&mut output), Disjoint::new(&mut winners));
+    for_each(images, |index, scratch| {
+        let Scratch { image, padded, .. } = scratch;
+        // SAFETY: each index is visited once.
+        let (target, winners) = unsafe { (outputs.part(index, floats), winner_parts.part(index, floats)) };
+        if !finish.pool && residual.is_empty() {
+            plan.convolve_image(isa, index, inputs, &weights, &padded_bias, finish.relu, padded, target);
+            return;
+        }
+        let image = sized(image, plan.image());
+        plan.convolve_image(isa, index, inputs, &weights, &padded_bias, false, padded, image);
+        if finish.pool {
+            affine_pool(isa, image, plan.size[1], &one, &zero, finish.relu, target, winners);
+        } else {
+            let residual = &residual[index * floats..][..floats];
+            affine(isa, image, &ones, &zeros, residual, finish.relu, target);
+        }
+    });
+    Biased { output, winners }
+}
+
+/// `finish(batch norm(convolution) + residual?)` with the statistics of the batch (Ioffe & Szegedy 2015, algorithm 1).
+#[expect(clippy::too_many_arguments, reason = "each is a different kind of thing")]
+pub(crate) fn forward_normed(
+    isa: Isa,
+    plan: &Plan,
+    inputs: &[&[f32]],
+    weight: &[f32],
+    [gamma, beta]: [&[f32]; 2],
+    epsilon: f64,
+    residual: &[f32],
+    finish: Finish,
+) -> Normed {
+    let images = images(plan, inputs);
+    let weights = plan.pack_forward(weight);
+    let channels = plan.outputs;
+    let zero = whole_panels(&vec![0.0; channels]);
+    let mut convolved = vec![0.0; images * plan.image()];
+    let mut sums = vec![0.0; images * 2 * channels];
+    let (parts, sum_parts) = (Disjoint::new(&mut convolved), Disjoint::new(&mut sums));
+    for_each(images, |index, scratch| {
+        // SAFETY: each index is visited once.
+        let (target, sums) = unsafe { (parts.part(index, plan.image()), sum_parts.part(index, 2 * channels)) };
+        plan.convolve_image(isa, index, inputs, &weights, &zero, false, &mut scratch.padded, target);
+        let rows = sized(&mut scratch.rows, 2 * plan.size[1] * channels);
+        moments(isa, target, channels, rows, sums);
+    });
+    let count = (images * plan.pixels()) as f64;
+    let totals = totals(&sums, 2 * channels);
+    let mean: Vec<f64> = totals[..channels].iter().map(|sum| sum / count).collect();
+    let variance: Vec<f64> = totals[channels..]
+        .iter()
+        .zip(&mean)
+        .map(|(square, mean)| (square / count - mean * mean).max(0.0))
+        .collect();
+    let scale: Vec<f32> = gamma
+        .iter()
+        .zip(&variance)
+        .map(|(gamma, variance)| (f64::from(*gamma) / (variance + epsilon).sqrt()) as f32)
+        .collect();
+    let shift: Vec<f32> = beta
+        .iter()
+        .zip(scale.iter().zip(&mean))
+        .map(|(beta, (scale, mean))| (f64::from(*beta) - f64::from(*scale) * mean) as f32)
+        .collect();
+
+    let floats = if finish.pool { plan.pooled() } else { plan.image() };
+    let mut output = vec![0.0; images * floats];
+    let mut winners = vec![0; if finish.pool { output.len() } else { 0 }];
+    let (scales, shifts) = (repeated(&scale, plan.size[1]), repeated(&shift, plan.size[1]));
+    let (outputs, winner_parts) = (Disjoint::new(&mut output), Disjoint::new(&mut winners));
+    for_each(images, |index, _| {
+        // SAFETY: each index is visited once.
+        let (target, winners) = unsafe { (outputs.part(index, floats), winner_parts.part(index, floats)) };
+        let image = &convolved[index * plan.image()..][..plan.image()];
+        if finish.pool {
+            affine_pool(isa, image, plan.size[1], &scale, &shift, finish.relu, target, winners);
+        } else {
+            let residual = if residual.is_empty() { residual } else { &residual[index * floats..][..floats] };
+            affine(isa, image, &scales, &shifts, residual, finish.relu, target);
+        }
+    });
+    let single = |values: Vec<f64>| values.into_iter().map(|value| value as f32).collect();
+    Normed { output, winners, convolved, mean: single(mean), variance: single(variance) }
+}
+
+/// Column sums of `[images, width]`, image after image.
+fn totals(sums: &[f64], width: usize) -> Vec<f64> {
+    sums.chunks_exact(width).fold(vec![0.0; width], |mut totals, image| {
+        totals.iter_mut().zip(image).for_each(|(total, sum)| *total += sum);
+        totals
+    })
+}
+
+/// Gradients of [`forward_biased`].
+pub(crate) fn backward_biased(
+    isa: Isa,
+    plan: &Plan,
+    inputs: &[&[f32]],
+    weight: &[f32],
+    gradient: &[f32],
+    tail: Tail<'_>,
+    wanted: Wanted,
+) -> Gradients {
+    let images = images(plan, inputs);
+    let channels = plan.outputs;
+    let floats = gradient.len() / images;
+    let mut residual = vec![0.0; if wanted.residual { images * plan.image() } else { 0 }];
+    let mut sums = vec![0.0; if wanted.weights { images * 2 * channels } else { 0 }];
+    let (residuals, sum_parts) = (Disjoint::new(&mut residual), Disjoint::new(&mut sums));
+    let mut result = conv_gradients(isa, plan, inputs, weight, images, wanted, |index, image, rows| {
+        before_tail(
+            isa,
+            &gradient[index * floats..][..floats],
+            tail.image(index, floats),
+            plan.size[1],
+            channels,
+            image,
+        );
+        // SAFETY: each index is visited once.
+        let (residual, sums) =
+            unsafe { (residuals.part(index, plan.image()), sum_parts.part(index, 2 * channels)) };
+        if !residual.is_empty() {
+            residual.copy_from_slice(image);
+        }
+        if !sums.is_empty() {
+            moments(isa, image, channels, sized(rows, 2 * plan.size[1] * channels), sums);
+        }
+    });
+    result.residual = residual;
+    if wanted.weights {
+        result.shift = totals(&sums, 2 * channels)[..channels].iter().map(|&sum| sum as f32).collect();
+    }
+    result
+}
+
+/// Gradients of [`forward_normed`], through the batch's statistics (Ioffe & Szegedy 2015, section 3).
+#[expect(clippy::too_many_arguments, reason = "each is a different kind of thing")]
+pub(crate) fn backward_normed(
+    isa: Isa,
+    plan: &Plan,
+    inputs: &[&[f32]],
+    weight: &[f32],
+    gamma: &[f32],
+    epsilon: f64,
+    convolved: &[f32],
+    [mean, variance]: [&[f32]; 2],
+    gradient: &[f32],
+    tail: Tail<'_>,
+    wanted: Wanted,
+) -> Gradients {
+    let images = images(plan, inputs);
+    let channels = plan.outputs;
+    let floats = gradient.len() / images;
+    let of = |index: usize| &convolved[index * plan.image()..][..plan.image()];
+    let before = |index: usize, target: &mut [f32]| {
+        let gradient = &gradient[index * floats..][..floats];
+        before_tail(isa, gradient, tail.image(index, floats), plan.size[1], channels, target);
+    };
+    let mut residual = vec![0.0; if wanted.residual { images * plan.image() } else { 0 }];
+    let mut sums = vec![0.0; images * 2 * channels];
+    let (residuals, sum_parts) = (Disjoint::new(&mut residual), Disjoint::new(&mut sums));
+    for_each(images, |index, scratch| {
+        let image = sized(&mut scratch.image, plan.image());
+        before(index, image);
+        // SAFETY: each index is visited once.
+        let (residual, sums) =
+            unsafe { (residuals.part(index, plan.image()), sum_parts.part(index, 2 * channels)) };
+        if !residual.is_empty() {
+            residual.copy_from_slice(image);
+        }
+        let rows = sized(&mut scratch.rows, 2 * plan.size[1] * channels);
+        products(isa, image, of(index), channels, rows, sums);
+    });
+    let totals = totals(&sums, 2 * channels);
+    let count = (images * plan.pixels()) as f64;
+    let (mut scale, mut shift) = (Vec::with_capacity(channels), Vec::with_capacity(channels));
+    let mut factors = [(); 3].map(|()| Vec::with_capacity(channels));
+    for channel in 0..channels {
+        let (sum, product) = (totals[channel], totals[channels + channel]);
+        let mean = f64::from(mean[channel]);
+        let inverse = 1.0 / (f64::from(variance[channel]) + epsilon).sqrt();
+        let gamma_gradient = (product - sum * mean) * inverse;
+        // dy = γ/σ · (g − Σg/m − x̂ · Σ(g x̂)/m), as a·g + b·y + c of the convolution's output y.
+        let a = f64::from(gamma[channel]) * inverse;
+        let b = -a * inverse * gamma_gradient / count;
+        let c = -a * sum / count - b * mean;
+        scale.push(gamma_gradient as f32);
+        shift.push(sum as f32);
+        for (factors, value) in factors.iter_mut().zip([a, b, c]) {
+            factors.push(value as f32);
+        }
+    }
+    let [a, b, c] = factors.map(|values| repeated(&values, plan.size[1]));
+    let mut result = conv_gradients(isa, plan, inputs, weight, images, wanted, |index, image, _| {
+        before(index, image);
+        combine(isa, image, of(index), &a, &b, &c);
+    });
+    result.residual = residual;
+    if wanted.weights {
+        (result.scale, result.shift) = (scale, shift);
+    }
+    result
+}
+
+/// Gradients of a convolution alone; `output_gradient(index, image, rows)` fills in one image's.
+fn conv_gradients(
+    isa: Isa,
+    plan: &Plan,
+    inputs: &[&[f32]],
+    weight: &[f32],
+    images: usize,
+    wanted: Wanted,
+    output_gradient: impl Fn(usize, &mut [f32], &mut Vec<f32>) + Sync,
+) -> Gradients {
+    let panels = plan.outputs.div_ceil(LANES);
+    let group = images.div_ceil(GROUPS).max(1);
+    let groups = images.div_ceil(group);
+    // Packed weight gradients of all passes, one after the other, for each group.
+    let packed: usize =
+        plan.branches.iter().flat_map(|branch| &branch.forward).map(|pass| pass.depth() * panels * LANES).sum();
+    let mut partial = vec![0.0; if wanted.weights { groups * packed } else { 0 }];
+    let backward: Vec<Vec<Vec<f32>>> = plan
+        .branches
+        .iter()
+        .zip(wanted.inputs)
+        .map(|(branch, wanted)| if wanted { plan.pack_backward(weight, branch) } else { Vec::new() })
+        .collect();
+    let mut input_gradients = [Vec::new(), Vec::new()];
+    for ((gradient, branch), wanted) in input_gradients.iter_mut().zip(&plan.branches).zip(wanted.inputs) {
+        if wanted {
+            *gradient = vec![0.0; images * branch.image()];
+        }
+    }
+    let [first, second] = &mut input_gradients;
+    let parts = [Disjoint::new(first), Disjoint::new(second)];
+    let partials = Disjoint::new(&mut partial);
+    let no_bias = vec![0.0; plan.branches.iter().map(|branch| branch.channels + LANES).max().unwrap_or(0)];
+    for_each(groups, |number, scratch| {
+        let Scratch { image, padded, panels: panel_buffer, rows } = scratch;
+        // SAFETY: each group is visited once, and each of its images once.
+        let weight_part = unsafe { partials.part(number, packed) };
+        for index in number * group..((number + 1) * group).min(images) {
+            let image = sized(image, plan.image());
+            output_gradient(index, image, rows);
+            let mut rest = &mut *weight_part;
+            for (number, (branch, input)) in plan.branches.iter().zip(inputs).enumerate() {
+                if wanted.weights {
+                    let source = &input[index * branch.image()..][..branch.image()];
+                    let source = padded_image(source, branch, padded);
+                    for pass in &branch.forward {
+                        let (gradient, others) = rest.split_at_mut(pass.depth() * panels * LANES);
+                        rest = others;
+                        let buffer = sized(panel_buffer, panels * pass.targets.len() * LANES);
+                        into_panels(image, &pass.targets, plan.outputs, buffer);
+                        weight_gradient(isa, pass, source, buffer, panels, gradient);
+                    }
+                }
+                if wanted.inputs[number] {
+                    let source = with_zeros(image, plan.size, plan.outputs, branch.padding(), padded);
+                    // SAFETY: as above.
+                    let target = unsafe { parts[number].part(index, branch.image()) };
+                    for (pass, weights) in branch.backward.iter().zip(&backward[number]) {
+                        convolve(
+                            isa,
+                            pass,
+                            source,
+                            weights,
+                            &no_bias,
+                            Start::Bias,
+                            false,
+                            target,
+                            branch.channels,
+                        );
+                    }
+                }
+            }
+        }
+    });
+    let mut weight_gradient = Vec::new();
+    if wanted.weights {
+        let mut sum = vec![0.0; packed];
+        for part in partial.chunks_exact(packed) {
+            sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+        }
+        weight_gradient = vec![0.0; plan.weights()];
+        let mut rest = &sum[..];
+        for branch in &plan.branches {
+            for pass in &branch.forward {
+                let (gradient, others) = rest.split_at(pass.depth() * panels * LANES);
+                rest = others;
+                plan.unpack_gradient(branch, pass, gradient, &mut weight_gradient);
+            }
+        }
+    }
+    Gradients { inputs: input_gradients, weight: weight_gradient, ..Gradients::default() }
+}
+
+/// Copies the pixels at `targets` into panels `[panel, pixel, 16]`, zeros beyond the channels.
+fn into_panels(image: &[f32], targets: &[u32], channels: usize, panels: &mut [f32]) {
+    let pixels = targets.len();
+    for (panel, block) in panels.chunks_exact_mut(pixels * LANES).enumerate() {
+        let first = panel * LANES;
+        let lanes = (channels - first).min(LANES);
+        for (target, lane) in targets.iter().zip(block.chunks_exact_mut(LANES)) {
+            let source = &image[*target as usize * channels + first..][..lanes];
+            if lanes == LANES {
+                lane.copy_from_slice(source);
+            } else {
+                lane[..lanes].copy_from_slice(source);
+                lane[lanes..].fill(0.0);
+            }
+        }
+    }
+}

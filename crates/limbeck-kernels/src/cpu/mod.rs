@@ -1,0 +1,25 @@
+//! The kernels themselves: plain slices in, plain vectors out, no Burn.
+//!
+//! Images are channels-last `[images, height, width, channels]`, weights `[outputs, inputs, k, k]`. Work is shared out by images; every sum over images is
+//! taken in an order that depends on their number alone, so results are the same bytes for any number of threads.
+
+mod conv;
+mod plan;
+mod pool;
+mod rows;
+mod simd;
+mod threads;
+mod tile;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use conv::{
+    Finish, Gradients, Wanted, backward_biased, backward_normed, forward_biased, forward_normed,
+};
+#[cfg(test)]
+pub(crate) use conv::Biased;
+pub(crate) use plan::{Plan, Sampling};
+pub(crate) use pool::{max_pool, max_pool_backward};
+pub(crate) use rows::{Tail, Winner};
+pub(crate) use simd::Isa;

@@ -1,0 +1,12 @@
+//! Fused convolution blocks for [Burn](burn) on the CPU, forward and backward, with activations channels-last throughout.
+//!
+//! A network is made of [`Block`]s. On Burn's CPU backend a block is one operation: direct convolution without im2col, with bias or batch norm,
+//! residual, ReLU and pool done while its values are in the cache. On every other backend the same block is made of Burn's own operations, so a
+//! network does not know which path runs. Results do not depend on the number of threads.
+#![expect(unsafe_code, reason = "vector instructions, and threads that write disjoint parts of one slice")]
+
+mod block;
+mod cpu;
+mod extension;
+
+pub use block::{Block, channels_first, channels_last, max_pool_2x2};
