@@ -2,6 +2,7 @@
 //!
 //! Nothing here is a setting of its own: every option names a key of the config or a place to read or write.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -11,6 +12,7 @@ use limbeck::Result;
 use limbeck::attack::{self, AttackKind};
 use limbeck::pipeline::{Preset, RunConfig};
 use limbeck::poison::LabelPolicy;
+use limbeck::speed;
 
 use crate::policy::FailOn;
 
@@ -57,6 +59,8 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Ask a run's student about images
     Predict(PredictArguments),
+    /// Measure how fast this machine trains, attacks and scores
+    Speed(SpeedArguments),
     /// Show, describe or write settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -216,6 +220,26 @@ pub(crate) struct PredictArguments {
     pub(crate) session: Session,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  limbeck speed train infer --threads 2")]
+pub(crate) struct SpeedArguments {
+    /// Standard workloads; `peak` is that of the processor [default: all]
+    #[arg(value_name = "WORKLOAD", value_parser = workload_parser())]
+    pub(crate) workloads: Vec<String>,
+    /// Time for each, at least
+    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    pub(crate) seconds: f64,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Where tensors are computed; flex is the CPU
+    #[arg(long, default_value = limbeck::DEVICES[0], value_parser = PossibleValuesParser::new(limbeck::DEVICES))]
+    pub(crate) device: String,
+    /// Print the result as JSON, an object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print the settings that a run with these options would have, as TOML
@@ -321,6 +345,13 @@ fn about(preset: Preset) -> &'static str {
         Preset::Gtsrb => "the full GTSRB set with a simulated attacker: hours on two cores",
         Preset::Authors => "the settings of the authors' public code",
     }
+}
+
+/// The workload that is no network: the processor's own limit.
+pub(crate) const PEAK: &str = "peak";
+
+fn workload_parser() -> PossibleValuesParser {
+    PossibleValuesParser::new(std::iter::once(PEAK).chain(speed::TABLE.iter().map(|row| row.1)))
 }
 
 fn attack_parser() -> impl TypedValueParser<Value = AttackKind> {

@@ -1,6 +1,7 @@
 //! One function a command: resolve the settings, call the library, print what it says.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
@@ -8,16 +9,17 @@ use clap::{CommandFactory, Error as UsageError};
 use clap_complete::{Shell, generate};
 use limbeck::artefact::write_atomically;
 use limbeck::pipeline::{self, Goal, Outcome, Preset, Run, RunConfig, Student};
+use limbeck::speed;
 use serde_json::json;
 
 use crate::arguments::{
     Arguments, AuditArguments, Command, ConfigCommand, ConfigSource, DistilArguments, EvaluateArguments, Job,
-    PoisonArguments, PredictArguments, PurifyArguments, ReportArguments, RunArguments, Session,
-    TrainArguments,
+    PEAK, PoisonArguments, PredictArguments, PurifyArguments, ReportArguments, RunArguments, Session,
+    SpeedArguments, TrainArguments,
 };
 use crate::commented::commented_toml;
 use crate::exit::Exit;
-use crate::output::{self, AuditSummary, print};
+use crate::output::{self, AuditSummary, SpeedRow, print};
 use crate::progress::Console;
 
 /// Does what the command line asks for.
@@ -32,6 +34,7 @@ pub(crate) fn execute(command: &Command) -> anyhow::Result<Exit> {
         Command::Poison(arguments) => poison(arguments),
         Command::Train(arguments) => train(arguments),
         Command::Predict(arguments) => predict(arguments),
+        Command::Speed(arguments) => speed(arguments),
         Command::Config(command) => config(command),
         Command::Completions { shell } => completions(*shell),
     }?;
@@ -170,6 +173,31 @@ fn predict(arguments: &PredictArguments) -> anyhow::Result<()> {
     print(&match session.json {
         true => output::prediction_lines(&predictions)?,
         false => output::predictions(&predictions),
+    })
+}
+
+fn speed(arguments: &SpeedArguments) -> anyhow::Result<()> {
+    let SpeedArguments { workloads, seconds, threads, device, json } = arguments;
+    let duration = Duration::try_from_secs_f64(*seconds)
+        .map_err(|_| usage(&format!("--seconds {seconds}: a number of seconds, 0 or more, is expected")))?;
+    let cores = std::thread::available_parallelism().context("cannot count the cores")?;
+    let threads = threads.unwrap_or(cores).get();
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .context("cannot start the threads")?;
+    let device = limbeck::device(device)?;
+    let asked = |name: &str| workloads.is_empty() || workloads.iter().any(|workload| workload == name);
+    let peak = (asked(PEAK) || !json).then(|| speed::peak(threads, duration.min(Duration::from_secs(1))));
+    let mut rows = Vec::new();
+    for &(workload, name) in speed::TABLE {
+        if asked(name) {
+            rows.push(SpeedRow::new(workload, speed::measure(workload, duration, &device)?));
+        }
+    }
+    print(&match json {
+        true => output::speed_lines(peak.filter(|_| asked(PEAK)), &rows)?,
+        false => output::speed_table(peak.unwrap_or(f64::NAN), threads, &rows),
     })
 }
 

@@ -1,12 +1,12 @@
 //! The module that networks are built of, and the free operations beside it.
 
+use burn::backend::{Dispatch, DispatchDevice};
 use burn::module::{Module, Param};
 use burn::nn::BatchNorm;
+use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use burn::tensor::module::{batch_norm_train, conv2d, interpolate, max_pool2d};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
-use burn::backend::{Dispatch, DispatchDevice};
-use burn::tensor::Tensor;
 
 use crate::cpu::{Finish, Sampling};
 use crate::extension::{Blocks, Spec};
@@ -95,8 +95,15 @@ impl Block {
         let weight = self.weight.val();
         match (&self.bias, &self.norm) {
             (_, Some(norm)) if weight.device().is_autodiff() => {
-                let normed =
-                    normed(inputs, residual, weight, norm.gamma.val(), norm.beta.val(), norm.epsilon, self.finish);
+                let normed = normed(
+                    inputs,
+                    residual,
+                    weight,
+                    norm.gamma.val(),
+                    norm.beta.val(),
+                    norm.epsilon,
+                    self.finish,
+                );
                 let moved = |running: Tensor<1>, batch: Tensor<1>| {
                     running.mul_scalar(1.0 - norm.momentum).add(batch.detach().mul_scalar(norm.momentum))
                 };
@@ -255,12 +262,7 @@ mod primitive {
             })
             .collect();
         let pad = kernel / 2;
-        conv2d(
-            Tensor::cat(inputs, 1),
-            weight,
-            bias,
-            ConvOptions::new([step, step], [pad, pad], [1, 1], 1),
-        )
+        conv2d(Tensor::cat(inputs, 1), weight, bias, ConvOptions::new([step, step], [pad, pad], [1, 1], 1))
     }
 
     fn finished(output: Tensor<4>, residual: Option<Tensor<4>>, finish: Finish) -> Tensor<4> {
@@ -269,8 +271,7 @@ mod primitive {
             None => output,
         };
         let output = if finish.relu { relu(output) } else { output };
-        let output =
-            if finish.pool { max_pool2d(output, MaxPoolOptions::new([2, 2])) } else { output };
+        let output = if finish.pool { max_pool2d(output, MaxPoolOptions::new([2, 2])) } else { output };
         channels_last(output)
     }
 

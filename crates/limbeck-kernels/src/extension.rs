@@ -11,9 +11,9 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Flex, backend_extension};
-use burn::tensor::TensorData;
+use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 
-use crate::cpu::{self, Finish, Gradients, Isa, Plan, Sampling, Tail, Wanted, Winner};
+use crate::cpu::{self, Buffer, Finish, Gradients, Isa, Plan, Sampling, Tail, Wanted, Winner};
 
 /// What a block does, beside its tensors.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +128,7 @@ impl Operands {
             self.residual(),
             self.spec.finish,
         );
-        (tensor(result.output, self.output(&plan)), result.winners)
+        (buffer(result.output, self.output(&plan)), result.winners)
     }
 
     fn normed(&self, gamma: &FlexTensor, beta: &FlexTensor) -> (FlexTensor, Statistics, Vec<Winner>) {
@@ -146,14 +146,14 @@ impl Operands {
         );
         let statistics =
             Statistics { convolved: result.convolved, mean: result.mean, variance: result.variance };
-        (tensor(result.output, self.output(&plan)), statistics, result.winners)
+        (buffer(result.output, self.output(&plan)), statistics, result.winners)
     }
 }
 
 /// What batch norm's gradient needs beside its inputs.
 #[derive(Debug)]
 struct Statistics {
-    convolved: Vec<f32>,
+    convolved: Buffer,
     mean: Vec<f32>,
     variance: Vec<f32>,
 }
@@ -210,17 +210,22 @@ fn backward<const N: usize>(ops: Ops<Memory, N>, graph: &mut Graph) {
     };
     let Gradients { inputs: [first, second], residual, weight, shift, scale } =
         memory.gradients(&gradient, wanted);
-    let factors = if memory.norm.is_some() { vec![scale, shift] } else { vec![shift] };
-    let found = [first, second, residual, weight].into_iter().chain(factors);
     let operands = memory.operands;
-    let shapes = [&operands.inputs[0], &operands.inputs[1], &operands.residual, &operands.weight]
-        .map(|tensor| tensor.layout().shape().iter().copied().collect::<Vec<_>>());
-    for (index, (parent, values)) in ops.parents.into_iter().zip(found).enumerate() {
-        if let Some(parent) = parent
-            && !values.is_empty()
-        {
-            let shape = shapes.get(index).cloned().unwrap_or_else(|| vec![values.len()]);
-            graph.register::<Flex>(parent.id, tensor(values, shape));
+    let like = |tensor: &FlexTensor| tensor.layout().shape().iter().copied().collect::<Vec<_>>();
+    let images = [first, second, residual]
+        .into_iter()
+        .zip([&operands.inputs[0], &operands.inputs[1], &operands.residual])
+        .map(|(values, tensor)| (!values.is_empty()).then(|| buffer(values, like(tensor))));
+    let factors = if memory.norm.is_some() { vec![scale, shift] } else { vec![shift] };
+    let weights = std::iter::once((weight, like(&operands.weight)))
+        .chain(factors.into_iter().map(|factor| {
+            let length = vec![factor.len()];
+            (factor, length)
+        }))
+        .map(|(values, shape)| (!values.is_empty()).then(|| tensor(values, shape)));
+    for (parent, gradient) in ops.parents.into_iter().zip(images.chain(weights)) {
+        if let (Some(parent), Some(gradient)) = (parent, gradient) {
+            graph.register::<Flex>(parent.id, gradient);
         }
     }
 }
@@ -311,8 +316,7 @@ impl<C: CheckpointStrategy> Blocks for Autodiff<Flex, C> {
                 backward(ops, graph);
             }
         }
-        let nodes =
-            [first.node(), second.node(), residual.node(), weight.node(), gamma.node(), beta.node()];
+        let nodes = [first.node(), second.node(), residual.node(), weight.node(), gamma.node(), beta.node()];
         let preparation = Normed.prepare::<C>(nodes).compute_bound().stateful();
         let operands = Operands::new(
             first.into_primitive(),
@@ -324,9 +328,8 @@ impl<C: CheckpointStrategy> Blocks for Autodiff<Flex, C> {
         let gamma = gamma.into_primitive().to_contiguous();
         let (output, statistics, winners) = operands.normed(&gamma, &beta.into_primitive());
         let channels = vec![statistics.mean.len()];
-        let constant = |values: &[f32]| {
-            <Self as AutodiffBackend>::from_inner(tensor(values.to_vec(), channels.clone()))
-        };
+        let constant =
+            |values: &[f32]| <Self as AutodiffBackend>::from_inner(tensor(values.to_vec(), channels.clone()));
         let (mean, variance) = (constant(&statistics.mean), constant(&statistics.variance));
         let output = match preparation {
             OpsKind::Tracked(preparation) => {
@@ -353,7 +356,7 @@ impl<C: CheckpointStrategy> Blocks for Autodiff<Flex, C> {
                     let gradient = floats(&gradient);
                     let result =
                         cpu::max_pool_backward(Isa::best(), gradient, &winners, [height, width], channels);
-                    graph.register::<Flex>(parent.id, tensor(result, shape));
+                    graph.register::<Flex>(parent.id, buffer(result, shape));
                 }
             }
         }
@@ -373,7 +376,7 @@ fn pooled(input: &FlexTensor) -> (FlexTensor, Vec<Winner>) {
     let input = input.to_contiguous();
     let [images, height, width, channels] = shape(&input);
     let (output, winners) = cpu::max_pool(Isa::best(), floats(&input), [height, width], channels);
-    (tensor(output, vec![images, height / 2, width / 2, channels]), winners)
+    (buffer(output, vec![images, height / 2, width / 2, channels]), winners)
 }
 
 fn floats(tensor: &FlexTensor) -> &[f32] {
@@ -387,4 +390,10 @@ fn shape<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
 
 fn tensor(values: Vec<f32>, shape: Vec<usize>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+/// A tensor whose memory goes back to the pool with its last clone.
+fn buffer(values: Buffer, shape: Vec<usize>) -> FlexTensor {
+    let bytes = Bytes::from_shared(bytes::Bytes::from_owner(values), AllocationProperty::Native);
+    FlexTensor::from_data(TensorData::from_bytes(bytes, shape, DType::F32))
 }

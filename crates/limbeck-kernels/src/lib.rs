@@ -10,3 +10,10 @@ mod cpu;
 mod extension;
 
 pub use block::{Block, channels_first, channels_last, max_pool_2x2};
+
+/// Floating-point operations a second that `threads` threads reach with nothing but fused multiply-adds in registers, measured for `duration`.
+///
+/// The yardstick for the share of the processor that a network uses; one multiply-add counts as two operations.
+pub fn peak_flops(threads: usize, duration: std::time::Duration) -> f64 {
+    cpu::peak(threads, duration)
+}

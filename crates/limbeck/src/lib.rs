@@ -20,6 +20,7 @@ pub mod progress;
 pub mod purify;
 pub mod report;
 pub mod rng;
+pub mod speed;
 mod tensors;
 #[cfg(test)]
 mod testing;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod evaluation;
+mod speed;
 mod table;
 
 use std::io::{self, Write};
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub(crate) use audit::AuditSummary;
 pub(crate) use evaluation::{brief_json, summary};
+pub(crate) use speed::{SpeedRow, speed_lines, speed_table};
 use table::Table;
 
 /// Colours; [`print`] leaves them out where they are not wanted (`NO_COLOR`, `CLICOLOR`, no terminal).

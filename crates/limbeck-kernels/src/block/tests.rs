@@ -23,14 +23,10 @@ struct Run {
 
 /// Output and every gradient of a block, by the kernels or by Burn's operations.
 fn run(kernels: bool, read: Read, normed: bool, residual: bool, block: &[usize; 3], finish: Finish) -> Run {
-    let device = Device::flex().autodiff();
     // Burn's generator belongs to the device, which other tests draw from at the same time.
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let [kernel, stride, outputs] = *block;
-    let mut random = |shape: [usize; 4]| {
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
-        Tensor::<4>::from_data(TensorData::new(values, shape), &device).require_grad()
-    };
+    let mut random = |shape: [usize; 4]| uniform(shape, 0.0, &mut rng);
     let (input, coarse) = (random([3, 6, 8, 5]), random([3, 3, 4, 4]));
     let sampling = Sampling::Kernel { size: kernel, stride };
     let inputs: Inputs = match read {
@@ -40,11 +36,8 @@ fn run(kernels: bool, read: Read, normed: bool, residual: bool, block: &[usize; 
     };
     let channels: usize = inputs.iter().map(|(input, _)| input.dims()[3]).sum();
     let weight = random([outputs, channels, kernel, kernel]);
-    let [gamma, beta] = [1.0, 0.0].map(|middle| {
-        let values = random([1, 1, 1, outputs]).detach().reshape([outputs]);
-        values.mul_scalar(0.5).add_scalar(middle).require_grad()
-    });
     let added = random([3, 6 / stride, 8 / stride, outputs]);
+    let [gamma, beta] = [2.0, 0.0].map(|middle| uniform([outputs], middle, &mut rng));
     let added_to = residual.then(|| added.clone());
     let (output, statistics) = match (normed, kernels) {
         (true, _) => {
@@ -57,8 +50,8 @@ fn run(kernels: bool, read: Read, normed: bool, residual: bool, block: &[usize; 
             (run(inputs, added_to, weight.clone(), beta.clone(), finish), vec![])
         }
     };
-    let upstream = random(output.dims());
-    let mut found = (output.clone() * upstream.detach()).sum().backward();
+    let upstream = uniform(output.dims(), 0.0, &mut rng).detach();
+    let mut found = (output.clone() * upstream).sum().backward();
     let mut gradients = Vec::new();
     for (name, tensor) in [("input", input), ("coarse", coarse), ("weight", weight), ("residual", added)] {
         if let Some(gradient) = tensor.grad_remove(&mut found) {
@@ -71,6 +64,13 @@ fn run(kernels: bool, read: Read, normed: bool, residual: bool, block: &[usize; 
         }
     }
     Run { output, gradients, statistics: statistics.into_iter().map(values).collect() }
+}
+
+/// A leaf with values within 1 of `middle`.
+fn uniform<const D: usize>(shape: [usize; D], middle: f32, rng: &mut ChaCha8Rng) -> Tensor<D> {
+    let values: Vec<f32> =
+        (0..shape.iter().product()).map(|_| middle + rng.random_range(-1.0..1.0)).collect();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex().autodiff()).require_grad()
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {

@@ -1,10 +1,11 @@
 //! Convolution blocks over a batch: convolution, bias or batch norm, residual, ReLU, 2x2 max pool, and the gradients of all of it.
 
-use super::plan::{Branch, Plan};
+use super::memory::Buffer;
+use super::plan::Plan;
 use super::rows::{Tail, Winner, affine, affine_pool, before_tail, combine, moments, pad, products};
 use super::simd::{Isa, LANES};
 use super::threads::{Disjoint, Scratch, for_each, sized};
-use super::tile::{Start, convolve, weight_gradient};
+use super::tile::{PIXEL_BLOCK, Start, convolve, weight_gradient};
 
 /// Weight gradients are summed in this many groups of images, whatever the number of threads.
 const GROUPS: usize = 16;
@@ -20,17 +21,17 @@ pub(crate) struct Finish {
 
 /// Output of a block with bias.
 pub(crate) struct Biased {
-    pub(crate) output: Vec<f32>,
+    pub(crate) output: Buffer,
     /// Winners of the pool, empty without one.
     pub(crate) winners: Vec<Winner>,
 }
 
 /// Output of a block with batch norm in training.
 pub(crate) struct Normed {
-    pub(crate) output: Vec<f32>,
+    pub(crate) output: Buffer,
     pub(crate) winners: Vec<Winner>,
     /// The convolution's output, before batch norm.
-    pub(crate) convolved: Vec<f32>,
+    pub(crate) convolved: Buffer,
     /// Mean and biased variance of each channel over the batch.
     pub(crate) mean: Vec<f32>,
     pub(crate) variance: Vec<f32>,
@@ -48,8 +49,8 @@ pub(crate) struct Wanted {
 /// Gradients, empty where not asked for.
 #[derive(Default)]
 pub(crate) struct Gradients {
-    pub(crate) inputs: [Vec<f32>; 2],
-    pub(crate) residual: Vec<f32>,
+    pub(crate) inputs: [Buffer; 2],
+    pub(crate) residual: Buffer,
     pub(crate) weight: Vec<f32>,
     /// Bias, or beta of batch norm.
     pub(crate) shift: Vec<f32>,
@@ -84,31 +85,43 @@ impl Plan {
         for (number, (branch, (input, weights))) in
             self.branches.iter().zip(inputs.iter().zip(weights)).enumerate()
         {
-            let source = padded_image(&input[index * branch.image()..][..branch.image()], branch, padded);
+            let source = &input[index * branch.image()..][..branch.image()];
+            let source = with_zeros(source, branch.size, branch.channels, branch.padding(), padded);
             let start = if number == 0 { Start::Bias } else { Start::Target };
             for (pass, weights) in branch.forward.iter().zip(weights) {
-                convolve(isa, pass, source, weights, bias, start, relu && number == last, target, self.outputs);
+                convolve(
+                    isa,
+                    pass,
+                    source,
+                    weights,
+                    bias,
+                    start,
+                    relu && number == last,
+                    target,
+                    self.outputs,
+                );
             }
         }
     }
 }
 
-fn padded_image<'a>(image: &'a [f32], branch: &Branch, padded: &'a mut Vec<f32>) -> &'a [f32] {
-    with_zeros(image, branch.size, branch.channels, branch.padding(), padded)
-}
-
+/// Images with `padding` zeros around each; without padding, the images themselves.
 fn with_zeros<'a>(
-    image: &'a [f32],
+    images: &'a [f32],
     size: [usize; 2],
     channels: usize,
     padding: usize,
     padded: &'a mut Vec<f32>,
 ) -> &'a [f32] {
     if padding == 0 {
-        return image;
+        return images;
     }
-    let target = sized(padded, (size[0] + 2 * padding) * (size[1] + 2 * padding) * channels);
-    pad(image, size, channels, padding, target);
+    let image = size[0] * size[1] * channels;
+    let padded_image = (size[0] + 2 * padding) * (size[1] + 2 * padding) * channels;
+    let target = sized(padded, images.len() / image * padded_image);
+    for (image, target) in images.chunks_exact(image).zip(target.chunks_exact_mut(padded_image)) {
+        pad(image, size, channels, padding, target);
+    }
     target
 }
 
@@ -141,7 +154,7 @@ pub(crate) fn forward_biased(
     let weights = plan.pack_forward(weight);
     let padded_bias = whole_panels(bias);
     let floats = if finish.pool { plan.pooled() } else { plan.image() };
-    let mut output = vec![0.0; images * floats];
+    let mut output = Buffer::new(images * floats);
     let mut winners = vec![0; if finish.pool { output.len() } else { 0 }];
     let (one, zero) = (vec![1.0; plan.outputs], vec![0.0; plan.outputs]);
     let (ones, zeros) = (repeated(&one, plan.size[1]), repeated(&zero, plan.size[1]));
@@ -182,12 +195,13 @@ pub(crate) fn forward_normed(
     let weights = plan.pack_forward(weight);
     let channels = plan.outputs;
     let zero = whole_panels(&vec![0.0; channels]);
-    let mut convolved = vec![0.0; images * plan.image()];
+    let mut convolved = Buffer::new(images * plan.image());
     let mut sums = vec![0.0; images * 2 * channels];
     let (parts, sum_parts) = (Disjoint::new(&mut convolved), Disjoint::new(&mut sums));
     for_each(images, |index, scratch| {
         // SAFETY: each index is visited once.
-        let (target, sums) = unsafe { (parts.part(index, plan.image()), sum_parts.part(index, 2 * channels)) };
+        let (target, sums) =
+            unsafe { (parts.part(index, plan.image()), sum_parts.part(index, 2 * channels)) };
         plan.convolve_image(isa, index, inputs, &weights, &zero, false, &mut scratch.padded, target);
         let rows = sized(&mut scratch.rows, 2 * plan.size[1] * channels);
         moments(isa, target, channels, rows, sums);
@@ -212,7 +226,7 @@ pub(crate) fn forward_normed(
         .collect();
 
     let floats = if finish.pool { plan.pooled() } else { plan.image() };
-    let mut output = vec![0.0; images * floats];
+    let mut output = Buffer::new(images * floats);
     let mut winners = vec![0; if finish.pool { output.len() } else { 0 }];
     let (scales, shifts) = (repeated(&scale, plan.size[1]), repeated(&shift, plan.size[1]));
     let (outputs, winner_parts) = (Disjoint::new(&mut output), Disjoint::new(&mut winners));
@@ -252,7 +266,7 @@ pub(crate) fn backward_biased(
     let images = images(plan, inputs);
     let channels = plan.outputs;
     let floats = gradient.len() / images;
-    let mut residual = vec![0.0; if wanted.residual { images * plan.image() } else { 0 }];
+    let mut residual = Buffer::new(if wanted.residual { images * plan.image() } else { 0 });
     let mut sums = vec![0.0; if wanted.weights { images * 2 * channels } else { 0 }];
     let (residuals, sum_parts) = (Disjoint::new(&mut residual), Disjoint::new(&mut sums));
     let mut result = conv_gradients(isa, plan, inputs, weight, images, wanted, |index, image, rows| {
@@ -304,7 +318,7 @@ pub(crate) fn backward_normed(
         let gradient = &gradient[index * floats..][..floats];
         before_tail(isa, gradient, tail.image(index, floats), plan.size[1], channels, target);
     };
-    let mut residual = vec![0.0; if wanted.residual { images * plan.image() } else { 0 }];
+    let mut residual = Buffer::new(if wanted.residual { images * plan.image() } else { 0 });
     let mut sums = vec![0.0; images * 2 * channels];
     let (residuals, sum_parts) = (Disjoint::new(&mut residual), Disjoint::new(&mut sums));
     for_each(images, |index, scratch| {
@@ -364,49 +378,69 @@ fn conv_gradients(
     let group = images.div_ceil(GROUPS).max(1);
     let groups = images.div_ceil(group);
     // Packed weight gradients of all passes, one after the other, for each group.
-    let packed: usize =
-        plan.branches.iter().flat_map(|branch| &branch.forward).map(|pass| pass.depth() * panels * LANES).sum();
-    let mut partial = vec![0.0; if wanted.weights { groups * packed } else { 0 }];
+    let packed: usize = plan
+        .branches
+        .iter()
+        .flat_map(|branch| &branch.forward)
+        .map(|pass| pass.depth() * panels * LANES)
+        .sum();
+    let mut partial = Buffer::new(if wanted.weights { groups * packed } else { 0 });
     let backward: Vec<Vec<Vec<f32>>> = plan
         .branches
         .iter()
         .zip(wanted.inputs)
         .map(|(branch, wanted)| if wanted { plan.pack_backward(weight, branch) } else { Vec::new() })
         .collect();
-    let mut input_gradients = [Vec::new(), Vec::new()];
+    let mut input_gradients = [Buffer::default(), Buffer::default()];
     for ((gradient, branch), wanted) in input_gradients.iter_mut().zip(&plan.branches).zip(wanted.inputs) {
         if wanted {
-            *gradient = vec![0.0; images * branch.image()];
+            *gradient = Buffer::new(images * branch.image());
         }
     }
     let [first, second] = &mut input_gradients;
     let parts = [Disjoint::new(first), Disjoint::new(second)];
     let partials = Disjoint::new(&mut partial);
     let no_bias = vec![0.0; plan.branches.iter().map(|branch| branch.channels + LANES).max().unwrap_or(0)];
+    // Small images are taken together, so that their weight gradients are loaded and stored less often.
+    let together = if wanted.weights { (PIXEL_BLOCK / plan.pixels()).clamp(1, group) } else { 1 };
     for_each(groups, |number, scratch| {
-        let Scratch { image, padded, panels: panel_buffer, rows } = scratch;
+        let Scratch { image: gradients, padded, panels: panel_buffer, rows } = scratch;
         // SAFETY: each group is visited once, and each of its images once.
         let weight_part = unsafe { partials.part(number, packed) };
-        for index in number * group..((number + 1) * group).min(images) {
-            let image = sized(image, plan.image());
-            output_gradient(index, image, rows);
+        weight_part.fill(0.0);
+        let group = number * group..((number + 1) * group).min(images);
+        for first in group.clone().step_by(together) {
+            let batch = first..(first + together).min(group.end);
+            let gradients = sized(gradients, batch.len() * plan.image());
+            for (index, gradient) in batch.clone().zip(gradients.chunks_exact_mut(plan.image())) {
+                output_gradient(index, gradient, rows);
+            }
             let mut rest = &mut *weight_part;
-            for (number, (branch, input)) in plan.branches.iter().zip(inputs).enumerate() {
-                if wanted.weights {
-                    let source = &input[index * branch.image()..][..branch.image()];
-                    let source = padded_image(source, branch, padded);
-                    for pass in &branch.forward {
-                        let (gradient, others) = rest.split_at_mut(pass.depth() * panels * LANES);
-                        rest = others;
-                        let buffer = sized(panel_buffer, panels * pass.targets.len() * LANES);
-                        into_panels(image, &pass.targets, plan.outputs, buffer);
-                        weight_gradient(isa, pass, source, buffer, panels, gradient);
-                    }
+            for (branch, input) in plan.branches.iter().zip(inputs) {
+                if !wanted.weights {
+                    break;
                 }
-                if wanted.inputs[number] {
-                    let source = with_zeros(image, plan.size, plan.outputs, branch.padding(), padded);
+                let sources = &input[batch.start * branch.image()..batch.end * branch.image()];
+                let sources = with_zeros(sources, branch.size, branch.channels, branch.padding(), padded);
+                for pass in &branch.forward {
+                    let (gradient, others) = rest.split_at_mut(pass.depth() * panels * LANES);
+                    rest = others;
+                    let buffer = sized(panel_buffer, panels * batch.len() * pass.targets.len() * LANES);
+                    into_panels(gradients, plan.image(), &pass.targets, plan.outputs, buffer);
+                    weight_gradient(isa, pass, sources, batch.len(), buffer, plan.outputs, gradient);
+                }
+            }
+            for (number, branch) in plan.branches.iter().enumerate() {
+                if !wanted.inputs[number] {
+                    continue;
+                }
+                for (index, gradient) in batch.clone().zip(gradients.chunks_exact(plan.image())) {
+                    let source = with_zeros(gradient, plan.size, plan.outputs, branch.padding(), padded);
                     // SAFETY: as above.
                     let target = unsafe { parts[number].part(index, branch.image()) };
+                    if branch.has_unseen_pixels() {
+                        target.fill(0.0);
+                    }
                     for (pass, weights) in branch.backward.iter().zip(&backward[number]) {
                         convolve(
                             isa,
@@ -443,19 +477,20 @@ fn conv_gradients(
     Gradients { inputs: input_gradients, weight: weight_gradient, ..Gradients::default() }
 }
 
-/// Copies the pixels at `targets` into panels `[panel, pixel, 16]`, zeros beyond the channels.
-fn into_panels(image: &[f32], targets: &[u32], channels: usize, panels: &mut [f32]) {
-    let pixels = targets.len();
-    for (panel, block) in panels.chunks_exact_mut(pixels * LANES).enumerate() {
-        let first = panel * LANES;
+/// Copies the pixels at `targets` of some images into panels `[panel, image, pixel, 16]`, zeros beyond the channels.
+fn into_panels(images: &[f32], image: usize, targets: &[u32], channels: usize, panels: &mut [f32]) {
+    let mut lanes_of = panels.chunks_exact_mut(LANES);
+    for first in (0..channels).step_by(LANES) {
         let lanes = (channels - first).min(LANES);
-        for (target, lane) in targets.iter().zip(block.chunks_exact_mut(LANES)) {
-            let source = &image[*target as usize * channels + first..][..lanes];
-            if lanes == LANES {
-                lane.copy_from_slice(source);
-            } else {
-                lane[..lanes].copy_from_slice(source);
-                lane[lanes..].fill(0.0);
+        for image in images.chunks_exact(image) {
+            for (target, lane) in targets.iter().zip(&mut lanes_of) {
+                let source = &image[*target as usize * channels + first..][..lanes];
+                if lanes == LANES {
+                    lane.copy_from_slice(source);
+                } else {
+                    lane[..lanes].copy_from_slice(source);
+                    lane[lanes..].fill(0.0);
+                }
             }
         }
     }

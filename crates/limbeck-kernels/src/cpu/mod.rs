@@ -4,6 +4,8 @@
 //! taken in an order that depends on their number alone, so results are the same bytes for any number of threads.
 
 mod conv;
+mod memory;
+mod peak;
 mod plan;
 mod pool;
 mod rows;
@@ -14,11 +16,13 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use conv::Biased;
 pub(crate) use conv::{
     Finish, Gradients, Wanted, backward_biased, backward_normed, forward_biased, forward_normed,
 };
-#[cfg(test)]
-pub(crate) use conv::Biased;
+pub(crate) use memory::Buffer;
+pub(crate) use peak::peak;
 pub(crate) use plan::{Plan, Sampling};
 pub(crate) use pool::{max_pool, max_pool_backward};
 pub(crate) use rows::{Tail, Winner};

@@ -124,9 +124,8 @@ impl Pass {
         channels: usize,
         kernel: usize,
     ) -> Self {
-        let pixels = || {
-            (0..rows.count).flat_map(move |row| (0..columns.count).map(move |column| (row, column)))
-        };
+        let pixels =
+            || (0..rows.count).flat_map(move |row| (0..columns.count).map(move |column| (row, column)));
         let at = |(start, step): (usize, usize), index: usize| start + index * step;
         let sources = pixels()
             .map(|(row, column)| {
@@ -213,6 +212,11 @@ impl Branch {
     pub(crate) fn image(&self) -> usize {
         self.size[0] * self.size[1] * self.channels
     }
+
+    /// Whether some pixels reach no output, so that no backward pass writes their gradient.
+    pub(crate) fn has_unseen_pixels(&self) -> bool {
+        matches!(self.sampling, Sampling::Kernel { size: 1, stride: 2 })
+    }
 }
 
 /// A convolution of one or more inputs, joined by channels, into one output: shapes, passes, weight layout `[outputs, inputs, k, k]`.
@@ -239,20 +243,21 @@ impl Plan {
                 assert_eq!(input.map(|side| sampling.output(side)), size, "inputs of one output size");
                 assert_eq!(sampling.kernel(), kernel, "inputs of one kernel size");
                 let pad = 2 * sampling.padding();
-                let passes = |axes: fn(Sampling, usize) -> Vec<Axis>, source: usize, target: usize, channels| {
-                    let columns = axes(sampling, input[1]);
-                    axes(sampling, input[0])
-                        .iter()
-                        .flat_map(|rows| {
-                            columns
-                                .iter()
-                                .map(|columns| {
-                                    Pass::new(rows, columns, source + pad, target, channels, kernel)
-                                })
-                                .collect::<Vec<_>>()
-                        })
-                        .collect::<Vec<_>>()
-                };
+                let passes =
+                    |axes: fn(Sampling, usize) -> Vec<Axis>, source: usize, target: usize, channels| {
+                        let columns = axes(sampling, input[1]);
+                        axes(sampling, input[0])
+                            .iter()
+                            .flat_map(|rows| {
+                                columns
+                                    .iter()
+                                    .map(|columns| {
+                                        Pass::new(rows, columns, source + pad, target, channels, kernel)
+                                    })
+                                    .collect::<Vec<_>>()
+                            })
+                            .collect::<Vec<_>>()
+                    };
                 let branch = Branch {
                     sampling,
                     size: input,
@@ -312,13 +317,7 @@ impl Plan {
     }
 
     /// Adds a forward pass's weight gradient `[depth, panels · 16]` to that of the weights: the transpose of packing.
-    pub(crate) fn unpack_gradient(
-        &self,
-        branch: &Branch,
-        pass: &Pass,
-        packed: &[f32],
-        gradient: &mut [f32],
-    ) {
+    pub(crate) fn unpack_gradient(&self, branch: &Branch, pass: &Pass, packed: &[f32], gradient: &mut [f32]) {
         let stride = self.outputs.div_ceil(LANES) * LANES;
         for (row, values) in packed.chunks_exact(stride).enumerate() {
             let (position, input) = (row / pass.channels, row % pass.channels);

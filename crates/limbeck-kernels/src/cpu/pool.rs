@@ -1,5 +1,6 @@
 //! 2x2 max pooling on its own, where the unpooled image is needed too (a skip connection).
 
+use super::memory::Buffer;
 use super::rows::{Tail, Winner, affine_pool, before_tail};
 use super::simd::Isa;
 use super::threads::{Disjoint, for_each};
@@ -10,10 +11,10 @@ pub(crate) fn max_pool(
     input: &[f32],
     [height, width]: [usize; 2],
     channels: usize,
-) -> (Vec<f32>, Vec<Winner>) {
+) -> (Buffer, Vec<Winner>) {
     let (image, pooled) = (height * width * channels, (height / 2) * (width / 2) * channels);
     let images = input.len() / image;
-    let (mut output, mut winners) = (vec![0.0; images * pooled], vec![0; images * pooled]);
+    let (mut output, mut winners) = (Buffer::new(images * pooled), vec![0; images * pooled]);
     let (one, zero) = (vec![1.0; channels], vec![0.0; channels]);
     let (outputs, winners_out) = (Disjoint::new(&mut output), Disjoint::new(&mut winners));
     for_each(images, |index, _| {
@@ -31,10 +32,10 @@ pub(crate) fn max_pool_backward(
     winners: &[Winner],
     [height, width]: [usize; 2],
     channels: usize,
-) -> Vec<f32> {
+) -> Buffer {
     let (image, pooled) = (height * width * channels, (height / 2) * (width / 2) * channels);
     let images = gradient.len() / pooled.max(1);
-    let mut result = vec![0.0; images * image];
+    let mut result = Buffer::new(images * image);
     let parts = Disjoint::new(&mut result);
     for_each(images, |index, _| {
         // SAFETY: each index is visited once.

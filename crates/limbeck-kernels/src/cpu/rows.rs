@@ -5,7 +5,13 @@
 use super::simd::{Panel, simd};
 
 /// Copies an image into the middle of one with `pad` zeros around.
-pub(crate) fn pad(source: &[f32], [height, width]: [usize; 2], channels: usize, pad: usize, target: &mut [f32]) {
+pub(crate) fn pad(
+    source: &[f32],
+    [height, width]: [usize; 2],
+    channels: usize,
+    pad: usize,
+    target: &mut [f32],
+) {
     let (row, padded) = (width * channels, (width + 2 * pad) * channels);
     let side = pad * channels;
     target[..pad * padded].fill(0.0);

@@ -46,13 +46,17 @@ impl Isa {
     }
 }
 
-/// Sixteen lanes of f32 in registers.
+/// Sixteen lanes of f32 in registers, or eight for what is left of the channels.
 ///
 /// # Safety
-/// Methods may be called only where the processor has the type's instructions, with pointers to sixteen floats.
+/// Methods may be called only where the processor has the type's instructions, with pointers to [`WIDTH`](Self::WIDTH) floats.
 pub(crate) trait Panel: Copy {
+    /// Number of lanes.
+    const WIDTH: usize;
     /// Pixels (or weight rows) of a full tile: as many accumulators as the registers hold.
     const PIXELS: usize;
+    /// Eight lanes of the same instruction set.
+    type Half: Panel;
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
@@ -64,24 +68,29 @@ pub(crate) trait Panel: Copy {
 
 /// Plain arrays, for the compiler to vectorise.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable([f32; LANES]);
+pub(crate) struct Lanes<const N: usize>([f32; N]);
 
-impl Panel for Portable {
+/// A whole panel as a plain array.
+pub(crate) type Portable = Lanes<LANES>;
+
+impl<const N: usize> Panel for Lanes<N> {
+    const WIDTH: usize = N;
     const PIXELS: usize = 2;
+    type Half = Lanes<8>;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
-        Self([0.0; LANES])
+        Self([0.0; N])
     }
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        Self(unsafe { from.cast::<[f32; LANES]>().read_unaligned() })
+        Self(unsafe { from.cast::<[f32; N]>().read_unaligned() })
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        unsafe { to.cast::<[f32; LANES]>().write_unaligned(self.0) }
+        unsafe { to.cast::<[f32; N]>().write_unaligned(self.0) }
     }
 
     #[inline(always)]
@@ -120,8 +129,10 @@ mod x86 {
     pub(crate) struct Avx2(__m256, __m256);
 
     impl Panel for Avx2 {
+        const WIDTH: usize = 16;
         // 12 accumulators, 2 weights, 1 broadcast value of 16 registers.
         const PIXELS: usize = 6;
+        type Half = Avx2Half;
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -159,11 +170,49 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
+    pub(crate) struct Avx2Half(__m256);
+
+    impl Panel for Avx2Half {
+        const WIDTH: usize = 8;
+        // 12 accumulators, 1 weight, 1 broadcast value of 16 registers.
+        const PIXELS: usize = 12;
+        type Half = Self;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { Self(_mm256_setzero_ps()) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { Self(_mm256_loadu_ps(from)) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_scaled(self, value: *const f32, weights: Self) -> Self {
+            unsafe { Self(_mm256_fmadd_ps(_mm256_broadcast_ss(&*value), weights.0, self.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn relu(self) -> Self {
+            unsafe { Self(_mm256_max_ps(_mm256_setzero_ps(), self.0)) }
+        }
+    }
+
+    #[derive(Clone, Copy)]
     pub(crate) struct Avx512(__m512);
 
     impl Panel for Avx512 {
+        const WIDTH: usize = 16;
         // 14 accumulators hide the latency of two fused multiply-add units.
         const PIXELS: usize = 14;
+        // 512-bit units run 256-bit instructions too.
+        type Half = Avx2Half;
 
         #[inline(always)]
         unsafe fn zero() -> Self {

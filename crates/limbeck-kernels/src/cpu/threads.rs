@@ -57,7 +57,5 @@ pub(crate) fn for_each(count: usize, work: impl Fn(usize, &mut Scratch) + Sync) 
     thread_local! {
         static SCRATCH: RefCell<Scratch> = RefCell::default();
     }
-    (0..count)
-        .into_par_iter()
-        .for_each(|index| SCRATCH.with_borrow_mut(|scratch| work(index, scratch)));
+    (0..count).into_par_iter().for_each(|index| SCRATCH.with_borrow_mut(|scratch| work(index, scratch)));
 }

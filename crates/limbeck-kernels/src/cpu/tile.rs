@@ -69,27 +69,12 @@ fn convolve_panels<P: Panel>(
                 channels,
                 panel,
             };
-            let mut pixel = first;
             // SAFETY: the assertions above bound every source, weight, bias and target that a pixel of the pass reaches.
             unsafe {
-                while pixel + P::PIXELS <= last {
-                    match P::PIXELS {
-                        14 => tile.run::<P, 14>(pixel),
-                        6 => tile.run::<P, 6>(pixel),
-                        _ => tile.run::<P, 2>(pixel),
-                    }
-                    pixel += P::PIXELS;
-                }
-                while pixel + 4 <= last {
-                    tile.run::<P, 4>(pixel);
-                    pixel += 4;
-                }
-                while pixel + 2 <= last {
-                    tile.run::<P, 2>(pixel);
-                    pixel += 2;
-                }
-                if pixel < last {
-                    tile.run::<P, 1>(pixel);
+                if channels - panel * LANES <= P::Half::WIDTH {
+                    tile.run_all::<P::Half>(first, last);
+                } else {
+                    tile.run_all::<P>(first, last);
                 }
             }
         }
@@ -110,16 +95,43 @@ struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    /// Sixteen channels of `N` pixels from `pixel` on.
+    /// The pixels from `first` to `last`, in tiles as large as the registers allow.
+    #[inline(always)]
+    unsafe fn run_all<P: Panel>(&self, first: usize, last: usize) {
+        let mut pixel = first;
+        unsafe {
+            while pixel + P::PIXELS <= last {
+                match P::PIXELS {
+                    14 => self.run::<P, 14>(pixel),
+                    12 => self.run::<P, 12>(pixel),
+                    6 => self.run::<P, 6>(pixel),
+                    _ => self.run::<P, 2>(pixel),
+                }
+                pixel += P::PIXELS;
+            }
+            while pixel + 4 <= last {
+                self.run::<P, 4>(pixel);
+                pixel += 4;
+            }
+            while pixel + 2 <= last {
+                self.run::<P, 2>(pixel);
+                pixel += 2;
+            }
+            if pixel < last {
+                self.run::<P, 1>(pixel);
+            }
+        }
+    }
+
+    /// One panel's channels of `N` pixels from `pixel` on.
     #[inline(always)]
     unsafe fn run<P: Panel, const N: usize>(&self, pixel: usize) {
         unsafe {
             let pass = self.pass;
-            let valid = (self.channels - self.panel * LANES).min(LANES);
+            let valid = (self.channels - self.panel * LANES).min(P::WIDTH);
             let targets = pass.targets.as_ptr().add(pixel);
-            let target = |n: usize| {
-                self.target.add(*targets.add(n) as usize * self.channels + self.panel * LANES)
-            };
+            let target =
+                |n: usize| self.target.add(*targets.add(n) as usize * self.channels + self.panel * LANES);
             let mut sums = match self.start {
                 Start::Bias => [P::load(self.bias); N],
                 Start::Target => {
@@ -156,7 +168,7 @@ impl Tile<'_> {
 #[inline(always)]
 unsafe fn load_some<P: Panel>(from: *const f32, valid: usize) -> P {
     unsafe {
-        if valid == LANES {
+        if valid == P::WIDTH {
             return P::load(from);
         }
         let mut lanes = [0.0; LANES];
@@ -168,7 +180,7 @@ unsafe fn load_some<P: Panel>(from: *const f32, valid: usize) -> P {
 #[inline(always)]
 unsafe fn store_some<P: Panel>(sum: P, to: *mut f32, valid: usize) {
     unsafe {
-        if valid == LANES {
+        if valid == P::WIDTH {
             return sum.store(to);
         }
         let mut lanes = [0.0; LANES];
@@ -178,58 +190,63 @@ unsafe fn store_some<P: Panel>(sum: P, to: *mut f32, valid: usize) {
 }
 
 simd! {
-    /// Adds one image's weight gradient of `pass` to `gradient`, `[depth, panels · 16]`.
+    /// Adds some images' weight gradient of `pass` to `gradient`, `[depth, channels in whole panels]`.
     ///
-    /// `panels` holds the output's gradient at the pass's pixels, `[panel, pixel, 16]`.
+    /// `sources` are the padded images one after the other; `output_gradient` is theirs at the pass's pixels, `[panel, image, pixel, 16]`.
     pub(crate) fn weight_gradient(
         pass: &Pass,
-        source: &[f32],
+        sources: &[f32],
+        images: usize,
         output_gradient: &[f32],
-        panels: usize,
+        channels: usize,
         gradient: &mut [f32],
     ) = weight_gradient_panels;
 }
 
 /// Pixels whose inputs and gradients stay in the first-level cache while all weight rows pass by.
-const PIXEL_BLOCK: usize = 128;
+pub(crate) const PIXEL_BLOCK: usize = 64;
 
 #[inline(always)]
 fn weight_gradient_panels<P: Panel>(
     pass: &Pass,
-    source: &[f32],
+    sources: &[f32],
+    images: usize,
     output_gradient: &[f32],
-    panels: usize,
+    channels: usize,
     gradient: &mut [f32],
 ) {
-    let (depth, pixels) = (pass.depth(), pass.sources.len());
-    assert!(source.len() >= pass.source_end() && output_gradient.len() >= panels * pixels * LANES);
+    let (depth, pixels, panels) = (pass.depth(), pass.sources.len(), channels.div_ceil(LANES));
+    let image = sources.len() / images;
+    assert!(image >= pass.source_end() && output_gradient.len() >= panels * images * pixels * LANES);
     assert!(gradient.len() >= depth * panels * LANES);
     let stride = panels * LANES;
     let mut first = 0;
     while first < pixels {
         let last = (first + PIXEL_BLOCK).min(pixels);
-        let sources = &pass.sources[first..last];
         for row in 0..pass.rows {
             let mut k = 0;
             while k < pass.run {
-                let left = pass.run - k;
-                let height = [P::PIXELS, 4, 3, 2, 1].into_iter().find(|&height| height <= left).unwrap_or(1);
+                let start = row * pass.row_stride + k;
+                let mut height = 1;
                 for panel in 0..panels {
+                    let block = Block {
+                        sources: sources[start..].as_ptr(),
+                        image,
+                        images,
+                        offsets: &pass.sources[first..last],
+                        output: output_gradient[(panel * images * pixels + first) * LANES..].as_ptr(),
+                        output_image: pixels * LANES,
+                        target: gradient[(row * pass.run + k) * stride + panel * LANES..].as_mut_ptr(),
+                        stride,
+                    };
                     // SAFETY: the assertions above bound what the pass's pixels and rows reach.
-                    unsafe {
-                        let source = source.as_ptr().add(row * pass.row_stride + k);
-                        let output = output_gradient.as_ptr().add((panel * pixels + first) * LANES);
-                        let target =
-                            gradient.as_mut_ptr().add((row * pass.run + k) * stride + panel * LANES);
-                        match height {
-                            14 => rows::<P, 14>(source, sources, output, target, stride),
-                            6 => rows::<P, 6>(source, sources, output, target, stride),
-                            4 => rows::<P, 4>(source, sources, output, target, stride),
-                            3 => rows::<P, 3>(source, sources, output, target, stride),
-                            2 => rows::<P, 2>(source, sources, output, target, stride),
-                            _ => rows::<P, 1>(source, sources, output, target, stride),
+                    height = unsafe {
+                        if channels - panel * LANES <= P::Half::WIDTH && panels == 1 {
+                            block.run::<P::Half>(pass.run - k)
+                        } else {
+                            block.run::<P>(pass.run - k)
                         }
-                    }
+                    };
                 }
                 k += height;
             }
@@ -238,30 +255,61 @@ fn weight_gradient_panels<P: Panel>(
     }
 }
 
-/// Adds to `N` weight rows of one panel.
-#[inline(always)]
-unsafe fn rows<P: Panel, const N: usize>(
-    source: *const f32,
-    sources: &[u32],
-    mut output: *const f32,
+/// A few weight rows times one panel, summed over a block of pixels of some images.
+struct Block<'a> {
+    sources: *const f32,
+    /// Floats from one source image to the next.
+    image: usize,
+    images: usize,
+    offsets: &'a [u32],
+    output: *const f32,
+    /// Floats from one image's output gradient to the next.
+    output_image: usize,
     target: *mut f32,
     stride: usize,
-) {
-    unsafe {
-        let mut sums = [P::zero(); N];
-        for (n, sum) in sums.iter_mut().enumerate() {
-            *sum = P::load(target.add(n * stride));
-        }
-        for &offset in sources {
-            let values = source.add(offset as usize);
-            let panel = P::load(output);
-            output = output.add(LANES);
-            for n in 0..N {
-                sums[n] = sums[n].add_scaled(values.add(n), panel);
+}
+
+impl Block<'_> {
+    /// As many rows as the registers and `left` allow; returns how many.
+    #[inline(always)]
+    unsafe fn run<P: Panel>(&self, left: usize) -> usize {
+        let height = [P::PIXELS, 4, 3, 2, 1].into_iter().find(|&height| height <= left).unwrap_or(1);
+        unsafe {
+            match height {
+                14 => self.rows::<P, 14>(),
+                12 => self.rows::<P, 12>(),
+                6 => self.rows::<P, 6>(),
+                4 => self.rows::<P, 4>(),
+                3 => self.rows::<P, 3>(),
+                2 => self.rows::<P, 2>(),
+                _ => self.rows::<P, 1>(),
             }
         }
-        for (n, sum) in sums.into_iter().enumerate() {
-            sum.store(target.add(n * stride));
+        height
+    }
+
+    #[inline(always)]
+    unsafe fn rows<P: Panel, const N: usize>(&self) {
+        unsafe {
+            let mut sums = [P::zero(); N];
+            for (n, sum) in sums.iter_mut().enumerate() {
+                *sum = P::load(self.target.add(n * self.stride));
+            }
+            for image in 0..self.images {
+                let sources = self.sources.add(image * self.image);
+                let mut output = self.output.add(image * self.output_image);
+                for &offset in self.offsets {
+                    let values = sources.add(offset as usize);
+                    let panel = P::load(output);
+                    output = output.add(LANES);
+                    for n in 0..N {
+                        sums[n] = sums[n].add_scaled(values.add(n), panel);
+                    }
+                }
+            }
+            for (n, sum) in sums.into_iter().enumerate() {
+                sum.store(self.target.add(n * self.stride));
+            }
         }
     }
 }

@@ -135,9 +135,8 @@ impl Bottleneck {
     fn new(spec: &AutoencoderSpec, device: &Device, rng: &mut Rng) -> Self {
         let [w1, w2, w3] = [spec.width, 2 * spec.width, 4 * spec.width];
         let features = w3 * (spec.image_size[0] / 8) * (spec.image_size[1] / 8);
-        let encoder = [[3, w1], [w1, w2], [w2, w3]]
-            .map(|channels| conv(channels, device, rng).stride(2).relu())
-            .into();
+        let encoder =
+            [[3, w1], [w1, w2], [w2, w3]].map(|channels| conv(channels, device, rng).stride(2).relu()).into();
         let to_latent = linear(features, spec.latent, device, rng);
         let from_latent = linear(spec.latent, features, device, rng);
         let [first, second, third] =

@@ -98,12 +98,7 @@ pub(super) fn conv_norm(channels: [usize; 2], side: usize, device: &Device, rng:
     Block::with_norm(kernel(channels, side, device, rng), BatchNormConfig::new(channels[1]).init(device))
 }
 
-fn kernel(
-    [inputs, outputs]: [usize; 2],
-    side: usize,
-    device: &Device,
-    rng: &mut Rng,
-) -> Param<Tensor<4>> {
+fn kernel([inputs, outputs]: [usize; 2], side: usize, device: &Device, rng: &mut Rng) -> Param<Tensor<4>> {
     he_normal([outputs, inputs, side, side], inputs * side * side, device, rng)
 }
 

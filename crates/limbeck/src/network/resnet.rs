@@ -48,10 +48,8 @@ impl ResNet {
 
     /// `[batch, 3, h, w]` to `[batch, features]`.
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = self
-            .blocks
-            .iter()
-            .fold(self.stem.forward(channels_last(images)), |x, block| block.forward(x));
+        let x =
+            self.blocks.iter().fold(self.stem.forward(channels_last(images)), |x, block| block.forward(x));
         x.mean_dims(&[1, 2]).flatten(1, 3)
     }
 }

@@ -32,7 +32,7 @@ pub enum OptimiserConfig {
 }
 
 impl OptimiserConfig {
-    pub(super) fn init(&self) -> ModuleOptimizer {
+    pub(crate) fn init(&self) -> ModuleOptimizer {
         let penalty =
             |weight_decay: f64| (weight_decay > 0.0).then(|| WeightDecayConfig::new(weight_decay as f32));
         match *self {
