@@ -8,7 +8,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +155,24 @@ impl Classifier {
         self.output.forward(drop(hidden))
     }
 
+    /// Logits `[batch, classes]` of features `[features, batch]` with the same features dropped for every image.
+    fn thinned_head(&self, features: Tensor<2>, rng: &mut Rng) -> Tensor<2> {
+        let dropout = Dropout { probability: self.dropout };
+        let mut thinned = |layer: &Linear, inputs: Tensor<2>| {
+            let [length, _] = inputs.dims();
+            let (kept, factor) = dropout.kept(length, rng);
+            let kept = Tensor::<1, Int>::from_data(&kept[..], &inputs.device());
+            let weight = layer.weight.val().select(0, kept.clone()).mul_scalar(factor);
+            let outputs = weight.transpose().matmul(inputs.select(0, kept));
+            match &layer.bias {
+                Some(bias) => outputs + bias.val().unsqueeze_dim(1),
+                None => outputs,
+            }
+        };
+        let hidden = relu(thinned(&self.hidden, features));
+        thinned(&self.output, hidden).transpose()
+    }
+
     /// Logits in training: batch statistics and dropout.
     pub fn train_logits(&self, images: Tensor<4>, rng: &mut Rng) -> Tensor<2> {
         let dropout = Dropout { probability: self.dropout };
@@ -196,13 +214,12 @@ impl TrainedClassifier {
     /// Each pass is one thinned network, drawn from `seed` and the same for every image: an answer depends on its image alone,
     /// not on its neighbours in the batch.
     pub fn dropout_passes(&self, images: Tensor<4>, passes: usize, seed: Seed) -> Vec<Tensor<2>> {
+        // One column an image: what a pass keeps is then whole rows, of features and of weights, and it multiplies nothing else.
         let features = self.network.features(images);
-        let dropout = Dropout { probability: self.network.dropout };
+        // By way of plain data, so that its rows lie in a row.
+        let features = Tensor::<2>::from_data(features.clone().transpose().into_data(), &features.device());
         (0..passes)
-            .map(|pass| {
-                let mut rng = seed.step(pass).rng("dropout");
-                self.network.head(features.clone(), |features| dropout.shared(features, &mut rng))
-            })
+            .map(|pass| self.network.thinned_head(features.clone(), &mut seed.step(pass).rng("dropout")))
             .collect()
     }
 

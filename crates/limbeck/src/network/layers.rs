@@ -47,26 +47,27 @@ pub struct Dropout {
 impl Dropout {
     /// Drops features of `[batch, features]`, for each image others.
     pub fn each(&self, features: Tensor<2>, rng: &mut Rng) -> Tensor<2> {
-        let shape = features.dims();
-        self.drop(features, shape, rng)
-    }
-
-    /// Drops the same features for every image: one thinned network.
-    pub fn shared(&self, features: Tensor<2>, rng: &mut Rng) -> Tensor<2> {
-        let [_, length] = features.dims();
-        self.drop(features, [1, length], rng)
-    }
-
-    fn drop(&self, features: Tensor<2>, shape: [usize; 2], rng: &mut Rng) -> Tensor<2> {
         if self.probability == 0.0 {
             return features;
         }
+        let shape = features.dims();
         let kept = (1.0 / (1.0 - self.probability)) as f32;
         let mask = (0..shape[0] * shape[1])
             .map(|_| if rng.random::<f32>() < self.probability as f32 { 0.0 } else { kept })
             .collect::<Vec<_>>();
         let mask = Tensor::<2>::from_data(TensorData::new(mask, shape), &features.device());
         features * mask
+    }
+
+    /// Features that are kept when the same are dropped for every image, and the factor that makes up for the others.
+    ///
+    /// At least one is kept.
+    pub(super) fn kept(&self, length: usize, rng: &mut Rng) -> (Vec<i32>, f64) {
+        let kept: Vec<i32> = (0..length as i32)
+            .filter(|_| self.probability == 0.0 || rng.random::<f32>() >= self.probability as f32)
+            .collect();
+        let kept = if kept.is_empty() { vec![0] } else { kept };
+        (kept, 1.0 / (1.0 - self.probability))
     }
 }
 

@@ -88,13 +88,19 @@ impl DenoisingTask<'_> {
 }
 
 impl Task<Autoencoder> for DenoisingTask<'_> {
+    /// Damaged inputs and the images themselves.
+    type Batch = (Tensor<4>, Tensor<4>);
+
     fn images(&self) -> usize {
         self.train.images.len()
     }
 
-    fn loss(&self, network: &Autoencoder, indices: &[usize], rng: &mut Rng) -> Result<Tensor<1>> {
+    fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Self::Batch> {
         let clean = self.train.images.batch(indices, &self.device.clone().without_autodiff())?;
-        let inputs = self.inputs(indices, &clean, rng)?;
+        Ok((self.inputs(indices, &clean, rng)?, clean))
+    }
+
+    fn loss(&self, network: &Autoencoder, (inputs, clean): Self::Batch, _: &mut Rng) -> Result<Tensor<1>> {
         Ok(mean_squared_error(network.forward(inputs.autodiff()), clean.autodiff()))
     }
 

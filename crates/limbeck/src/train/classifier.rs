@@ -62,14 +62,22 @@ fn smoothed_one_hot(labels: impl Iterator<Item = u32>, classes: usize, smoothing
 }
 
 impl Task<Classifier> for ClassifierTask<'_> {
+    /// Images and target distributions.
+    type Batch = (Tensor<4>, Tensor<2>);
+
     fn images(&self) -> usize {
         self.train.len()
     }
 
-    fn loss(&self, network: &Classifier, indices: &[usize], rng: &mut Rng) -> Result<Tensor<1>> {
+    fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Self::Batch> {
+        let mut pixels = self.train.batch_f32(indices)?;
+        augment(&mut pixels, self.train.size(), &self.augmentation, rng);
         let plain = self.device.clone().without_autodiff();
-        let images = augment(self.train.batch(indices, &plain)?, &self.augmentation, rng);
-        let targets = self.targets(indices, &self.device);
+        let images = self.train.tensor(pixels, indices.len(), &plain);
+        Ok((images, self.targets(indices, &self.device)))
+    }
+
+    fn loss(&self, network: &Classifier, (images, targets): Self::Batch, rng: &mut Rng) -> Result<Tensor<1>> {
         let loss =
             soft_cross_entropy(network.train_logits(images.autodiff(), rng), targets, self.temperature);
         // The gradient of CE(p, softmax(z/T)) is T times smaller than at T = 1: scaled back, one learning rate fits every T.

@@ -102,12 +102,20 @@ pub struct Epoch {
 }
 
 /// What a network learns from; see [`fit`].
-pub trait Task<M> {
+pub trait Task<M>: Sync {
+    /// A batch, ready for the network.
+    type Batch: Send;
+
     /// Number of training images.
     fn images(&self) -> usize;
 
-    /// Mean loss of the images at `indices`, drawing augmentation and dropout from `rng`.
-    fn loss(&self, network: &M, indices: &[usize], rng: &mut Rng) -> Result<Tensor<1>>;
+    /// The batch of the images at `indices`, drawing augmentation and noise from `rng`.
+    ///
+    /// Called on a thread of its own, one batch ahead of the network.
+    fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Self::Batch>;
+
+    /// Mean loss of a batch, drawing dropout from `rng`.
+    fn loss(&self, network: &M, batch: Self::Batch, rng: &mut Rng) -> Result<Tensor<1>>;
 
     /// Figures on the calibration split, with the network in inference mode.
     fn validate(&self, network: &M) -> Result<Validation>;
@@ -121,7 +129,7 @@ pub trait Task<M> {
 /// [`Error::Numeric`] when the loss leaves the finite numbers, [`Error::Interrupted`] when the caller asks to stop.
 pub fn fit<M: Module + 'static>(
     mut network: M,
-    task: &dyn Task<M>,
+    task: &impl Task<M>,
     config: &TrainConfig,
     seed: Seed,
     checkpoints: &Checkpoints,
@@ -143,32 +151,44 @@ pub fn fit<M: Module + 'static>(
         let epoch_seed = seed.child("epochs").step(epoch);
         let mut order: Vec<usize> = (0..images).collect();
         order.shuffle(&mut epoch_seed.rng("order"));
-        let mut rng = epoch_seed.rng("batches");
+        let mut rng = epoch_seed.rng("dropout");
         let mut loss_sum = 0.0;
-        for (step, indices) in order.chunks(config.batch).enumerate() {
-            progress.check()?;
-            let loss = task.loss(&network, indices, &mut rng)?;
-            let value = f64::from(loss.clone().into_scalar::<f32>());
-            if !value.is_finite() {
-                return Err(Error::Numeric {
-                    operation: "training",
-                    found: format!(
-                        "a loss of {value} in epoch {}, step {}: lower the learning rate",
-                        epoch + 1,
-                        step + 1
-                    ),
-                });
+        std::thread::scope(|scope| -> Result<()> {
+            let (sender, batches) = std::sync::mpsc::sync_channel(1);
+            let order = &order;
+            scope.spawn(move || {
+                let mut rng = epoch_seed.rng("batches");
+                order
+                    .chunks(config.batch)
+                    // Nobody listens any more once the other side has failed.
+                    .try_for_each(|indices| sender.send((indices.len(), task.batch(indices, &mut rng))))
+            });
+            for (step, (size, batch)) in batches.into_iter().enumerate() {
+                progress.check()?;
+                let loss = task.loss(&network, batch?, &mut rng)?;
+                let value = f64::from(loss.clone().into_scalar::<f32>());
+                if !value.is_finite() {
+                    return Err(Error::Numeric {
+                        operation: "training",
+                        found: format!(
+                            "a loss of {value} in epoch {}, step {}: lower the learning rate",
+                            epoch + 1,
+                            step + 1
+                        ),
+                    });
+                }
+                loss_sum += value * size as f64;
+                let gradients = GradientsParams::from_grads(loss.backward(), &network);
+                let rate =
+                    config.schedule.rate(config.learning_rate, epoch * steps + step, config.epochs * steps);
+                network = optimiser.step(rate, network.clone(), gradients);
+                progress.advance(
+                    (epoch * images + step * config.batch + size) as u64,
+                    (config.epochs * images) as u64,
+                );
             }
-            loss_sum += value * indices.len() as f64;
-            let gradients = GradientsParams::from_grads(loss.backward(), &network);
-            let rate =
-                config.schedule.rate(config.learning_rate, epoch * steps + step, config.epochs * steps);
-            network = optimiser.step(rate, network, gradients);
-            progress.advance(
-                (epoch * images + step * config.batch + indices.len()) as u64,
-                (config.epochs * images) as u64,
-            );
-        }
+            Ok(())
+        })?;
         let validation = task.validate(&network.valid())?;
         history.push(Epoch { train_loss: loss_sum / images as f64, validation }, &network)?;
         checkpoints.save(&network, &optimiser, &history)?;
