@@ -228,10 +228,16 @@ fn completions(shell: Shell) -> anyhow::Result<()> {
 /// Works in a run directory; what finished is timed, however the work ends.
 fn in_run<T>(
     directory: &Path,
-    config: RunConfig,
+    mut config: RunConfig,
     session: &Session,
     work: impl FnOnce(&mut Run<'_>) -> limbeck::Result<T>,
 ) -> anyhow::Result<T> {
+    if let Some(data) = config.data_path()
+        && let Ok(Ok(data)) = std::path::absolute(data).map(|path| path.into_os_string().into_string())
+    {
+        // A run can then be gone on with from any working directory.
+        config.data.path = data;
+    }
     with_console(session, Some(directory), |console| {
         work(&mut Run::open(directory, config, &limbeck::device(&session.device)?, console)?)
     })

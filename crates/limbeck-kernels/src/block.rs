@@ -146,7 +146,7 @@ pub fn channels_first(images: Tensor<4>) -> Tensor<4> {
 }
 
 /// Whether the own kernels run here; elsewhere a block is made of Burn's primitives.
-fn on_cpu(tensor: &Tensor<4>) -> bool {
+pub(crate) fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
     let device = tensor.device().inner();
     matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }

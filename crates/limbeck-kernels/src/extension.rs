@@ -379,7 +379,7 @@ fn pooled(input: &FlexTensor) -> (FlexTensor, Vec<Winner>) {
     (buffer(output, vec![images, height / 2, width / 2, channels]), winners)
 }
 
-fn floats(tensor: &FlexTensor) -> &[f32] {
+pub(crate) fn floats(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("a contiguous float tensor")
 }
 
@@ -393,7 +393,7 @@ fn tensor(values: Vec<f32>, shape: Vec<usize>) -> FlexTensor {
 }
 
 /// A tensor whose memory goes back to the pool with its last clone.
-fn buffer(values: Buffer, shape: Vec<usize>) -> FlexTensor {
+pub(crate) fn buffer(values: Buffer, shape: Vec<usize>) -> FlexTensor {
     let bytes = Bytes::from_shared(bytes::Bytes::from_owner(values), AllocationProperty::Native);
     FlexTensor::from_data(TensorData::from_bytes(bytes, shape, DType::F32))
 }

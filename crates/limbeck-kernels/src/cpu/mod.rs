@@ -27,3 +27,4 @@ pub(crate) use plan::{Plan, Sampling};
 pub(crate) use pool::{max_pool, max_pool_backward};
 pub(crate) use rows::{Tail, Winner};
 pub(crate) use simd::Isa;
+pub(crate) use threads::Disjoint;

@@ -29,9 +29,19 @@ impl<'a, T> Disjoint<'a, T> {
         if self.length == 0 {
             return &mut [];
         }
-        assert!((index + 1) * length <= self.length, "part {index} of {length} in {}", self.length);
+        // SAFETY: as promised by the caller.
+        unsafe { self.range(index * length, length) }
+    }
+
+    /// `length` items from `first` on.
+    ///
+    /// # Safety
+    /// No two threads may hold overlapping ranges at once.
+    #[expect(clippy::mut_from_ref, reason = "ranges are disjoint by the caller's promise")]
+    pub(crate) unsafe fn range(&self, first: usize, length: usize) -> &mut [T] {
+        assert!(first + length <= self.length, "{length} from {first} on in {}", self.length);
         // SAFETY: within the slice, by the assertion; disjoint by the caller.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(index * length), length) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(first), length) }
     }
 }
 

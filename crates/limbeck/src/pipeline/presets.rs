@@ -91,7 +91,7 @@ fn classifier_training(
 /// Signs seen a little nearer, further, turned and shifted.
 const SIGNS: Augmentation = Augmentation { shift: 1.5, rotation: 8.0, scale: 0.08, brightness: 0.2 };
 
-/// Light alone: few images and few epochs leave no time for more.
+/// Light alone: few epochs leave no time for more.
 const LIGHT: Augmentation = Augmentation { shift: 0.0, rotation: 0.0, scale: 0.0, brightness: 0.2 };
 
 fn dae_training(epochs: usize, batch: usize, learning_rate: f64) -> TrainConfig {
@@ -128,15 +128,15 @@ fn gtsrb() -> RunConfig {
             train: classifier_training(3, 64, 0.003, LIGHT),
         },
         classifier: ClassifierSection {
-            network: NetworkConfig { architecture: Architecture::Vgg, width: 16, hidden: 128, dropout: 0.3 },
-            train: classifier_training(5, 64, 0.003, SIGNS),
+            network: NetworkConfig { architecture: Architecture::Vgg, width: 24, hidden: 128, dropout: 0.3 },
+            train: classifier_training(8, 64, 0.003, SIGNS),
         },
         dae: DaeSection {
             kind: AutoencoderKind::Unet,
-            width: 8,
+            width: 12,
             latent: 128,
             noise: NoiseConfig::default(),
-            train: dae_training(3, 32, 0.005),
+            train: dae_training(4, 32, 0.005),
         },
         purify: PurifyConfig {
             score: ScoreKind::Mse,
@@ -163,9 +163,10 @@ fn sample() -> RunConfig {
     config.poison.surrogate =
         NetworkConfig { architecture: Architecture::Vgg, width: 10, hidden: 128, dropout: 0.1 };
     config.poison.train = classifier_training(5, 32, 0.004, LIGHT);
-    config.classifier.network.width = 8;
+    config.classifier.network.width = 12;
     config.classifier.network.dropout = 0.2;
-    config.classifier.train = classifier_training(8, 32, 0.004, LIGHT);
+    config.classifier.train = classifier_training(15, 32, 0.004, SIGNS);
+    config.dae.width = 8;
     // At a rate of 0.01 one of three trainings stayed the identity and found nothing.
     config.dae.train = dae_training(6, 16, 0.004);
     config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };

@@ -1,8 +1,10 @@
-//! Optimisers, from Burn, with the field's usual meaning of each setting.
+//! Optimisers with the field's usual meaning of each setting, in Burn's framework.
 
-use burn::optim::decay::WeightDecayConfig;
-use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamConfig, AdamWConfig, ModuleOptimizer, SgdConfig};
+use burn::optim::{
+    AdamState, AdaptiveMomentumState, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource,
+};
+use burn::tensor::{Device, Tensor};
+use limbeck_kernels::{AdamStep, SgdStep};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,22 +35,10 @@ pub enum OptimiserConfig {
 
 impl OptimiserConfig {
     pub(crate) fn init(&self) -> ModuleOptimizer {
-        let penalty =
-            |weight_decay: f64| (weight_decay > 0.0).then(|| WeightDecayConfig::new(weight_decay as f32));
         match *self {
-            Self::Sgd { momentum, weight_decay } => SgdConfig::new()
-                .with_momentum(
-                    (momentum > 0.0)
-                        .then(|| MomentumConfig::new().with_momentum(momentum).with_dampening(0.0)),
-                )
-                .with_weight_decay(penalty(weight_decay))
-                .init(),
-            Self::Adam { weight_decay } => {
-                AdamConfig::new().with_epsilon(1e-8).with_weight_decay(penalty(weight_decay)).init()
-            }
-            Self::AdamW { weight_decay } => {
-                AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(weight_decay as f32).init()
-            }
+            Self::Sgd { momentum, weight_decay } => Sgd { momentum, weight_decay }.into(),
+            Self::Adam { weight_decay } => Adam { weight_decay, decoupled_decay: 0.0 }.into(),
+            Self::AdamW { weight_decay } => Adam { weight_decay: 0.0, decoupled_decay: weight_decay }.into(),
         }
     }
 
@@ -68,5 +58,82 @@ impl OptimiserConfig {
             ));
         }
         Ok(())
+    }
+}
+
+#[derive(Clone)]
+struct Sgd {
+    momentum: f64,
+    weight_decay: f64,
+}
+
+/// The running sum of gradients.
+#[derive(Clone)]
+struct Velocity<const D: usize>(Tensor<D>);
+
+impl<const D: usize> RecordState for Velocity<D> {
+    fn state_flatten(&self, prefix: &str, sink: &mut StateSink) {
+        sink.push_tensor(prefix, "velocity", self.0.to_data());
+    }
+
+    fn state_unflatten(prefix: &str, source: &mut StateSource, device: &Device) -> Option<Self> {
+        Some(Self(Tensor::from_data(source.take_tensor(prefix, "velocity")?, device)))
+    }
+}
+
+impl Optimizer for Sgd {
+    type State<const D: usize> = Velocity<D>;
+
+    fn step<const D: usize>(
+        &self,
+        rate: f64,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<Velocity<D>>,
+    ) -> (Tensor<D>, Option<Velocity<D>>) {
+        let step = SgdStep { rate, momentum: self.momentum, weight_decay: self.weight_decay };
+        let (weights, velocity) = step.apply(weights, gradient, state.map(|state| state.0));
+        (weights, Some(Velocity(velocity)))
+    }
+
+    fn to_device<const D: usize>(state: Velocity<D>, device: &Device) -> Velocity<D> {
+        Velocity(state.0.to_device(device))
+    }
+}
+
+#[derive(Clone)]
+struct Adam {
+    weight_decay: f64,
+    decoupled_decay: f64,
+}
+
+impl Optimizer for Adam {
+    type State<const D: usize> = AdamState<D>;
+
+    fn step<const D: usize>(
+        &self,
+        rate: f64,
+        weights: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<AdamState<D>>,
+    ) -> (Tensor<D>, Option<AdamState<D>>) {
+        let state = state.map(|state| state.momentum);
+        let time = 1 + state.as_ref().map_or(0, |state| state.time);
+        let moments = state.map(|state| [state.moment_1, state.moment_2]);
+        // Means, epsilon: the defaults of the paper and of PyTorch.
+        let step = AdamStep {
+            rate,
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: self.weight_decay,
+            decoupled_decay: self.decoupled_decay,
+        };
+        let (weights, [first, second]) = step.apply(weights, gradient, moments, time);
+        (weights, Some(AdamState::new(AdaptiveMomentumState::new(time, first, second))))
+    }
+
+    fn to_device<const D: usize>(state: AdamState<D>, device: &Device) -> AdamState<D> {
+        AdamState::new(state.momentum.to_device(device))
     }
 }
