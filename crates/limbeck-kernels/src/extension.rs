@@ -13,7 +13,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Flex, backend_extension};
 use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 
-use crate::cpu::{self, Buffer, Finish, Gradients, Isa, Plan, Sampling, Tail, Wanted, Winner};
+use crate::cpu::{self, Buffer, Finish, Gradients, Isa, Plan, Precision, Sampling, Tail, Wanted, Winner};
 
 /// What a block does, beside its tensors.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +97,7 @@ impl Operands {
             })
             .collect();
         let [outputs, _, _, _] = shape(&self.weight);
-        Plan::new(&inputs, outputs)
+        Plan::new(&inputs, outputs, Precision::Fast)
     }
 
     fn images(&self) -> Vec<&[f32]> {

@@ -1,11 +1,14 @@
 //! Convolution blocks over a batch: convolution, bias or batch norm, residual, ReLU, 2x2 max pool, and the gradients of all of it.
 
+use std::ops::Range;
+
 use super::memory::Buffer;
-use super::plan::Plan;
+use super::plan::{Branch, Plan, Precision, Sampling};
 use super::rows::{Tail, Winner, affine, affine_pool, before_tail, combine, moments, pad, products};
 use super::simd::{Isa, LANES};
 use super::threads::{Disjoint, Scratch, for_each, sized};
 use super::tile::{PIXEL_BLOCK, Start, convolve, weight_gradient};
+use super::winograd::{self, Kernel, Variant};
 
 /// Weight gradients are summed in this many groups of images, whatever the number of threads.
 const GROUPS: usize = 16;
@@ -68,41 +71,96 @@ impl Plan {
         (self.size[0] / 2) * (self.size[1] / 2) * self.outputs
     }
 
-    /// The convolution of one image of every input, into `target` `[pixels, outputs]`.
-    #[expect(clippy::too_many_arguments, reason = "one call site each; a bundle would only rename them")]
-    fn convolve_image(
+    /// Winograd's variant for a branch, if it is one that has any and gains by it.
+    fn variant(&self, branch: &Branch, [sources, targets]: [usize; 2]) -> Option<Variant> {
+        match (self.precision, branch.sampling) {
+            (Precision::Fast, Sampling::Kernel { size: 3, stride: 1 }) => {
+                winograd::worthwhile(sources, targets, branch.size)
+            }
+            _ => None,
+        }
+    }
+
+    fn forward_weights(&self, isa: Isa, weight: &[f32]) -> Vec<Weights> {
+        let of = |branch: &Branch| {
+            let channels = [branch.channels, self.outputs];
+            match self.variant(branch, channels) {
+                Some(variant) => {
+                    Weights::Winograd(Kernel::new(isa, variant, channels, |output, input, tap| {
+                        weight[self.weight_at(branch, output, input, tap)]
+                    }))
+                }
+                None => Weights::Direct(self.pack_forward(weight, branch)),
+            }
+        };
+        self.branches.iter().map(of).collect()
+    }
+
+    /// The gradient to the input is the convolution of the output's gradient with the kernel turned around.
+    fn backward_weights(&self, isa: Isa, weight: &[f32], branch: &Branch) -> Weights {
+        let channels = [self.outputs, branch.channels];
+        match self.variant(branch, channels) {
+            Some(variant) => Weights::Winograd(Kernel::new(isa, variant, channels, |input, output, tap| {
+                weight[self.weight_at(branch, output, input, 8 - tap)]
+            })),
+            None => Weights::Direct(self.pack_backward(weight, branch)),
+        }
+    }
+
+    /// The convolution of some images of every input, into `target` `[images, pixels, outputs]`.
+    fn convolve_images(
         &self,
         isa: Isa,
-        index: usize,
+        batch: Range<usize>,
         inputs: &[&[f32]],
-        weights: &[Vec<Vec<f32>>],
+        weights: &[Weights],
         bias: &[f32],
         relu: bool,
-        padded: &mut Vec<f32>,
+        [padded, tiles]: [&mut Vec<f32>; 2],
         target: &mut [f32],
     ) {
         let last = self.branches.len() - 1;
         for (number, (branch, (input, weights))) in
             self.branches.iter().zip(inputs.iter().zip(weights)).enumerate()
         {
-            let source = &input[index * branch.image()..][..branch.image()];
-            let source = with_zeros(source, branch.size, branch.channels, branch.padding(), padded);
+            let sources = &input[batch.start * branch.image()..batch.end * branch.image()];
             let start = if number == 0 { Start::Bias } else { Start::Target };
-            for (pass, weights) in branch.forward.iter().zip(weights) {
-                convolve(
-                    isa,
-                    pass,
-                    source,
-                    weights,
-                    bias,
-                    start,
-                    relu && number == last,
-                    target,
-                    self.outputs,
-                );
+            let relu = relu && number == last;
+            match weights {
+                Weights::Winograd(kernel) => {
+                    let buffers = [&mut *padded, &mut *tiles];
+                    winograd::convolve(isa, kernel, sources, branch.size, bias, start, relu, buffers, target);
+                }
+                Weights::Direct(weights) => {
+                    for (source, target) in
+                        sources.chunks_exact(branch.image()).zip(target.chunks_exact_mut(self.image()))
+                    {
+                        let source =
+                            with_zeros(source, branch.size, branch.channels, branch.padding(), padded);
+                        for (pass, weights) in branch.forward.iter().zip(weights) {
+                            convolve(isa, pass, source, weights, bias, start, relu, target, self.outputs);
+                        }
+                    }
+                }
             }
         }
     }
+}
+
+/// A branch's weights, as the kernel that is chosen for it wants them.
+enum Weights {
+    /// Of every pass.
+    Direct(Vec<Vec<f32>>),
+    Winograd(Kernel),
+}
+
+/// Images that a thread takes together, so that weights are loaded less often for small ones.
+fn together<'a>(weights: impl IntoIterator<Item = &'a Weights>, size: [usize; 2], images: usize) -> usize {
+    let of = |weights: &Weights| match weights {
+        Weights::Direct(_) => 1,
+        Weights::Winograd(kernel) => kernel.together(size, images),
+    };
+    weights.into_iter().map(of).max().unwrap_or(1)
 }
 
 /// Images with `padding` zeros around each; without padding, the images themselves.
@@ -151,7 +209,8 @@ pub(crate) fn forward_biased(
     finish: Finish,
 ) -> Biased {
     let images = images(plan, inputs);
-    let weights = plan.pack_forward(weight);
+    let weights = plan.forward_weights(isa, weight);
+    let together = together(&weights, plan.size, images);
     let padded_bias = whole_panels(bias);
     let floats = if finish.pool { plan.pooled() } else { plan.image() };
     let mut output = Buffer::new(images * floats);
@@ -159,28 +218,44 @@ pub(crate) fn forward_biased(
     let (one, zero) = (vec![1.0; plan.outputs], vec![0.0; plan.outputs]);
     let (ones, zeros) = (repeated(&one, plan.size[1]), repeated(&zero, plan.size[1]));
     let (outputs, winner_parts) = (Disjoint::new(&mut output), Disjoint::new(&mut winners));
-    for_each(images, |index, scratch| {
-        let Scratch { image, padded, .. } = scratch;
-        // SAFETY: each index is visited once.
-        let (target, winners) = unsafe { (outputs.part(index, floats), winner_parts.part(index, floats)) };
+    for_each(images.div_ceil(together), |number, scratch| {
+        let Scratch { image, padded, tiles, .. } = scratch;
+        let batch = number * together..((number + 1) * together).min(images);
+        // SAFETY: each image is visited once.
+        let target = unsafe { outputs.range(batch.start * floats, batch.len() * floats) };
         if !finish.pool && residual.is_empty() {
-            plan.convolve_image(isa, index, inputs, &weights, &padded_bias, finish.relu, padded, target);
+            let buffers = [padded, tiles];
+            let relu = finish.relu;
+            plan.convolve_images(isa, batch, inputs, &weights, &padded_bias, relu, buffers, target);
             return;
         }
-        let image = sized(image, plan.image());
-        plan.convolve_image(isa, index, inputs, &weights, &padded_bias, false, padded, image);
-        if finish.pool {
-            affine_pool(isa, image, plan.size[1], &one, &zero, finish.relu, target, winners);
-        } else {
-            let residual = &residual[index * floats..][..floats];
-            affine(isa, image, &ones, &zeros, residual, finish.relu, target);
+        let image = sized(image, batch.len() * plan.image());
+        plan.convolve_images(
+            isa,
+            batch.clone(),
+            inputs,
+            &weights,
+            &padded_bias,
+            false,
+            [padded, tiles],
+            image,
+        );
+        for (position, (index, image)) in batch.zip(image.chunks_exact(plan.image())).enumerate() {
+            let target = &mut target[position * floats..][..floats];
+            if finish.pool {
+                // SAFETY: each image is visited once.
+                let winners = unsafe { winner_parts.part(index, floats) };
+                affine_pool(isa, image, plan.size[1], &one, &zero, finish.relu, target, winners);
+            } else {
+                let residual = &residual[index * floats..][..floats];
+                affine(isa, image, &ones, &zeros, residual, finish.relu, target);
+            }
         }
     });
     Biased { output, winners }
 }
 
 /// `finish(batch norm(convolution) + residual?)` with the statistics of the batch (Ioffe & Szegedy 2015, algorithm 1).
-#[expect(clippy::too_many_arguments, reason = "each is a different kind of thing")]
 pub(crate) fn forward_normed(
     isa: Isa,
     plan: &Plan,
@@ -192,19 +267,28 @@ pub(crate) fn forward_normed(
     finish: Finish,
 ) -> Normed {
     let images = images(plan, inputs);
-    let weights = plan.pack_forward(weight);
+    let weights = plan.forward_weights(isa, weight);
+    let together = together(&weights, plan.size, images);
     let channels = plan.outputs;
     let zero = whole_panels(&vec![0.0; channels]);
     let mut convolved = Buffer::new(images * plan.image());
     let mut sums = vec![0.0; images * 2 * channels];
     let (parts, sum_parts) = (Disjoint::new(&mut convolved), Disjoint::new(&mut sums));
-    for_each(images, |index, scratch| {
-        // SAFETY: each index is visited once.
-        let (target, sums) =
-            unsafe { (parts.part(index, plan.image()), sum_parts.part(index, 2 * channels)) };
-        plan.convolve_image(isa, index, inputs, &weights, &zero, false, &mut scratch.padded, target);
+    for_each(images.div_ceil(together), |number, scratch| {
+        let batch = number * together..((number + 1) * together).min(images);
+        // SAFETY: each image is visited once.
+        let (targets, sums) = unsafe {
+            (
+                parts.range(batch.start * plan.image(), batch.len() * plan.image()),
+                sum_parts.range(batch.start * 2 * channels, batch.len() * 2 * channels),
+            )
+        };
+        let buffers = [&mut scratch.padded, &mut scratch.tiles];
+        plan.convolve_images(isa, batch, inputs, &weights, &zero, false, buffers, targets);
         let rows = sized(&mut scratch.rows, 2 * plan.size[1] * channels);
-        moments(isa, target, channels, rows, sums);
+        for (target, sums) in targets.chunks_exact(plan.image()).zip(sums.chunks_exact_mut(2 * channels)) {
+            moments(isa, target, channels, rows, sums);
+        }
     });
     let count = (images * plan.pixels()) as f64;
     let totals = totals(&sums, 2 * channels);
@@ -296,7 +380,6 @@ pub(crate) fn backward_biased(
 }
 
 /// Gradients of [`forward_normed`], through the batch's statistics (Ioffe & Szegedy 2015, section 3).
-#[expect(clippy::too_many_arguments, reason = "each is a different kind of thing")]
 pub(crate) fn backward_normed(
     isa: Isa,
     plan: &Plan,
@@ -375,7 +458,14 @@ fn conv_gradients(
     output_gradient: impl Fn(usize, &mut [f32], &mut Vec<f32>) + Sync,
 ) -> Gradients {
     let panels = plan.outputs.div_ceil(LANES);
-    let group = images.div_ceil(GROUPS).max(1);
+    let backward: Vec<Option<Weights>> = plan
+        .branches
+        .iter()
+        .zip(wanted.inputs)
+        .map(|(branch, wanted)| wanted.then(|| plan.backward_weights(isa, weight, branch)))
+        .collect();
+    let fast = together(backward.iter().flatten(), plan.size, images);
+    let group = if wanted.weights { images.div_ceil(GROUPS).max(1) } else { fast };
     let groups = images.div_ceil(group);
     // Packed weight gradients of all passes, one after the other, for each group.
     let packed: usize = plan
@@ -385,12 +475,6 @@ fn conv_gradients(
         .map(|pass| pass.depth() * panels * LANES)
         .sum();
     let mut partial = Buffer::new(if wanted.weights { groups * packed } else { 0 });
-    let backward: Vec<Vec<Vec<f32>>> = plan
-        .branches
-        .iter()
-        .zip(wanted.inputs)
-        .map(|(branch, wanted)| if wanted { plan.pack_backward(weight, branch) } else { Vec::new() })
-        .collect();
     let mut input_gradients = [Buffer::default(), Buffer::default()];
     for ((gradient, branch), wanted) in input_gradients.iter_mut().zip(&plan.branches).zip(wanted.inputs) {
         if wanted {
@@ -401,10 +485,12 @@ fn conv_gradients(
     let parts = [Disjoint::new(first), Disjoint::new(second)];
     let partials = Disjoint::new(&mut partial);
     let no_bias = vec![0.0; plan.branches.iter().map(|branch| branch.channels + LANES).max().unwrap_or(0)];
-    // Small images are taken together, so that their weight gradients are loaded and stored less often.
-    let together = if wanted.weights { (PIXEL_BLOCK / plan.pixels()).clamp(1, group) } else { 1 };
+    // Small images are taken together, so that their weight gradients are loaded and stored less often. How many
+    // depends on the sizes alone, because the order of the sums depends on it.
+    let summed = (PIXEL_BLOCK / plan.pixels()).clamp(1, group);
+    let together = fast.next_multiple_of(summed).min(group);
     for_each(groups, |number, scratch| {
-        let Scratch { image: gradients, padded, panels: panel_buffer, rows } = scratch;
+        let Scratch { image: gradients, padded, panels: panel_buffer, rows, tiles } = scratch;
         // SAFETY: each group is visited once, and each of its images once.
         let weight_part = unsafe { partials.part(number, packed) };
         weight_part.fill(0.0);
@@ -420,39 +506,50 @@ fn conv_gradients(
                 if !wanted.weights {
                     break;
                 }
+                let packed: usize = branch.forward.iter().map(|pass| pass.depth() * panels * LANES).sum();
+                let (part, others) = rest.split_at_mut(packed);
+                rest = others;
                 let sources = &input[batch.start * branch.image()..batch.end * branch.image()];
-                let sources = with_zeros(sources, branch.size, branch.channels, branch.padding(), padded);
-                for pass in &branch.forward {
-                    let (gradient, others) = rest.split_at_mut(pass.depth() * panels * LANES);
-                    rest = others;
-                    let buffer = sized(panel_buffer, panels * batch.len() * pass.targets.len() * LANES);
-                    into_panels(gradients, plan.image(), &pass.targets, plan.outputs, buffer);
-                    weight_gradient(isa, pass, sources, batch.len(), buffer, plan.outputs, gradient);
+                let chunks = sources.chunks(summed * branch.image());
+                for (sources, gradients) in chunks.zip(gradients.chunks(summed * plan.image())) {
+                    let count = sources.len() / branch.image();
+                    let sources = with_zeros(sources, branch.size, branch.channels, branch.padding(), padded);
+                    let mut rest = &mut *part;
+                    for pass in &branch.forward {
+                        let (gradient, others) = rest.split_at_mut(pass.depth() * panels * LANES);
+                        rest = others;
+                        let buffer = sized(panel_buffer, panels * count * pass.targets.len() * LANES);
+                        into_panels(gradients, plan.image(), &pass.targets, plan.outputs, buffer);
+                        weight_gradient(isa, pass, sources, count, buffer, plan.outputs, gradient);
+                    }
                 }
             }
-            for (number, branch) in plan.branches.iter().enumerate() {
-                if !wanted.inputs[number] {
-                    continue;
-                }
-                for (index, gradient) in batch.clone().zip(gradients.chunks_exact(plan.image())) {
+            for ((branch, weights), part) in plan.branches.iter().zip(&backward).zip(&parts) {
+                let Some(weights) = weights else { continue };
+                // SAFETY: as above.
+                let targets =
+                    unsafe { part.range(batch.start * branch.image(), batch.len() * branch.image()) };
+                let weights = match weights {
+                    Weights::Winograd(kernel) => {
+                        let buffers = [&mut *padded, &mut *tiles];
+                        let start = Start::Bias;
+                        winograd::convolve(
+                            isa, kernel, gradients, plan.size, &no_bias, start, false, buffers, targets,
+                        );
+                        continue;
+                    }
+                    Weights::Direct(weights) => weights,
+                };
+                let images =
+                    gradients.chunks_exact(plan.image()).zip(targets.chunks_exact_mut(branch.image()));
+                for (gradient, target) in images {
                     let source = with_zeros(gradient, plan.size, plan.outputs, branch.padding(), padded);
-                    // SAFETY: as above.
-                    let target = unsafe { parts[number].part(index, branch.image()) };
                     if branch.has_unseen_pixels() {
                         target.fill(0.0);
                     }
-                    for (pass, weights) in branch.backward.iter().zip(&backward[number]) {
-                        convolve(
-                            isa,
-                            pass,
-                            source,
-                            weights,
-                            &no_bias,
-                            Start::Bias,
-                            false,
-                            target,
-                            branch.channels,
-                        );
+                    for (pass, weights) in branch.backward.iter().zip(weights) {
+                        let start = Start::Bias;
+                        convolve(isa, pass, source, weights, &no_bias, start, false, target, branch.channels);
                     }
                 }
             }

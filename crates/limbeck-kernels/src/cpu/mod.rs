@@ -3,6 +3,12 @@
 //! Images are channels-last `[images, height, width, channels]`, weights `[outputs, inputs, k, k]`. Work is shared out by images; every sum over images is
 //! taken in an order that depends on their number alone, so results are the same bytes for any number of threads.
 
+#![allow(
+    clippy::too_many_arguments,
+    clippy::needless_range_loop,
+    reason = "kernels take what they work on, and index registers"
+)]
+
 mod conv;
 mod memory;
 mod peak;
@@ -12,6 +18,7 @@ mod rows;
 mod simd;
 mod threads;
 mod tile;
+mod winograd;
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +30,7 @@ pub(crate) use conv::{
 };
 pub(crate) use memory::Buffer;
 pub(crate) use peak::peak;
-pub(crate) use plan::{Plan, Sampling};
+pub(crate) use plan::{Plan, Precision, Sampling};
 pub(crate) use pool::{max_pool, max_pool_backward};
 pub(crate) use rows::{Tail, Winner};
 pub(crate) use simd::Isa;

@@ -219,6 +219,16 @@ impl Branch {
     }
 }
 
+/// How sums of products are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// Product by product.
+    #[cfg_attr(not(test), expect(dead_code, reason = "what the fast way is held against"))]
+    Direct,
+    /// By fewer products and about twice the rounding where that is faster.
+    Fast,
+}
+
 /// A convolution of one or more inputs, joined by channels, into one output: shapes, passes, weight layout `[outputs, inputs, k, k]`.
 pub(crate) struct Plan {
     pub(crate) branches: Vec<Branch>,
@@ -226,13 +236,18 @@ pub(crate) struct Plan {
     pub(crate) size: [usize; 2],
     /// Output channels.
     pub(crate) outputs: usize,
+    pub(crate) precision: Precision,
     inputs: usize,
     taps: usize,
 }
 
 impl Plan {
     /// `inputs`: sampling, height and width, channels of each.
-    pub(crate) fn new(inputs: &[(Sampling, [usize; 2], usize)], outputs: usize) -> Self {
+    pub(crate) fn new(
+        inputs: &[(Sampling, [usize; 2], usize)],
+        outputs: usize,
+        precision: Precision,
+    ) -> Self {
         let (sampling, size, _) = inputs[0];
         let size = size.map(|side| sampling.output(side));
         let kernel = sampling.kernel();
@@ -270,7 +285,7 @@ impl Plan {
                 branch
             })
             .collect();
-        Self { branches, size, outputs, inputs: first_channel, taps: kernel * kernel }
+        Self { branches, size, outputs, precision, inputs: first_channel, taps: kernel * kernel }
     }
 
     /// Pixels of one output image.
@@ -288,32 +303,29 @@ impl Plan {
         self.outputs * self.inputs * self.taps
     }
 
-    /// Packed weights of every forward pass of every branch.
-    pub(crate) fn pack_forward(&self, weight: &[f32]) -> Vec<Vec<Vec<f32>>> {
+    /// Where a weight lies.
+    pub(crate) fn weight_at(&self, branch: &Branch, output: usize, input: usize, tap: usize) -> usize {
+        (output * self.inputs + branch.first_channel + input) * self.taps + tap
+    }
+
+    /// Packed weights of every forward pass of one branch.
+    pub(crate) fn pack_forward(&self, weight: &[f32], branch: &Branch) -> Vec<Vec<f32>> {
         assert_eq!(weight.len(), self.weights());
-        let pack = |branch: &Branch, pass: &Pass| {
-            pass.pack(self.outputs, |output, input, tap| {
-                weight[(output * self.inputs + branch.first_channel + input) * self.taps + tap]
-            })
+        let pack = |pass: &Pass| {
+            pass.pack(self.outputs, |output, input, tap| weight[self.weight_at(branch, output, input, tap)])
         };
-        self.branches
-            .iter()
-            .map(|branch| branch.forward.iter().map(|pass| pack(branch, pass)).collect())
-            .collect()
+        branch.forward.iter().map(pack).collect()
     }
 
     /// Packed weights of every backward pass of one branch: inputs and outputs swapped.
     pub(crate) fn pack_backward(&self, weight: &[f32], branch: &Branch) -> Vec<Vec<f32>> {
         assert_eq!(weight.len(), self.weights());
-        branch
-            .backward
-            .iter()
-            .map(|pass| {
-                pass.pack(branch.channels, |input, output, tap| {
-                    weight[(output * self.inputs + branch.first_channel + input) * self.taps + tap]
-                })
+        let pack = |pass: &Pass| {
+            pass.pack(branch.channels, |input, output, tap| {
+                weight[self.weight_at(branch, output, input, tap)]
             })
-            .collect()
+        };
+        branch.backward.iter().map(pack).collect()
     }
 
     /// Adds a forward pass's weight gradient `[depth, panels · 16]` to that of the weights: the transpose of packing.

@@ -60,8 +60,14 @@ pub(crate) trait Panel: Copy {
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
+    /// Sum of each lane.
+    unsafe fn plus(self, other: Self) -> Self;
+    /// Difference of each lane.
+    unsafe fn minus(self, other: Self) -> Self;
     /// `self + *value · weights`.
     unsafe fn add_scaled(self, value: *const f32, weights: Self) -> Self;
+    /// Brings the cache line at `at` nearer, where there is an instruction for it.
+    unsafe fn prefetch(_at: *const f32) {}
     /// Larger of each lane and zero; NaN stays NaN.
     unsafe fn relu(self) -> Self;
 }
@@ -91,6 +97,22 @@ impl<const N: usize> Panel for Lanes<N> {
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe { to.cast::<[f32; N]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn plus(mut self, other: Self) -> Self {
+        for (lane, other) in self.0.iter_mut().zip(other.0) {
+            *lane += other;
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn minus(mut self, other: Self) -> Self {
+        for (lane, other) in self.0.iter_mut().zip(other.0) {
+            *lane -= other;
+        }
+        self
     }
 
     #[inline(always)]
@@ -153,11 +175,26 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn plus(self, other: Self) -> Self {
+            unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        unsafe fn minus(self, other: Self) -> Self {
+            unsafe { Self(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
         unsafe fn add_scaled(self, value: *const f32, weights: Self) -> Self {
             unsafe {
                 let value = _mm256_broadcast_ss(&*value);
                 Self(_mm256_fmadd_ps(value, weights.0, self.0), _mm256_fmadd_ps(value, weights.1, self.1))
             }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
 
         #[inline(always)]
@@ -194,8 +231,23 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn plus(self, other: Self) -> Self {
+            unsafe { Self(_mm256_add_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn minus(self, other: Self) -> Self {
+            unsafe { Self(_mm256_sub_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
         unsafe fn add_scaled(self, value: *const f32, weights: Self) -> Self {
             unsafe { Self(_mm256_fmadd_ps(_mm256_broadcast_ss(&*value), weights.0, self.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
 
         #[inline(always)]
@@ -230,8 +282,23 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn plus(self, other: Self) -> Self {
+            unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn minus(self, other: Self) -> Self {
+            unsafe { Self(_mm512_sub_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
         unsafe fn add_scaled(self, value: *const f32, weights: Self) -> Self {
             unsafe { Self(_mm512_fmadd_ps(_mm512_set1_ps(*value), weights.0, self.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
 
         #[inline(always)]
@@ -247,7 +314,6 @@ mod x86 {
 macro_rules! simd {
     ($(#[$doc:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $kernel:ident;) => {
         $(#[$doc])*
-        #[expect(clippy::too_many_arguments, reason = "as many as the kernel has")]
         $visibility fn $name(isa: $crate::cpu::simd::Isa, $($argument: $type),*) {
             use $crate::cpu::simd::Isa;
             #[cfg(target_arch = "x86_64")]

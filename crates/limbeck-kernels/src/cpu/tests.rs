@@ -4,6 +4,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::rows::NONE;
+use super::tile::Start;
+use super::winograd::{Kernel, Variant};
 use super::*;
 
 /// A block: inputs, what is done to them, and how many channels come out.
@@ -68,8 +70,8 @@ struct Values {
 const EPSILON: f64 = 1e-5;
 
 impl Case {
-    fn plan(&self) -> Plan {
-        Plan::new(&self.inputs, self.outputs)
+    fn plan(&self, precision: Precision) -> Plan {
+        Plan::new(&self.inputs, self.outputs, precision)
     }
 
     fn size(&self) -> [usize; 2] {
@@ -187,8 +189,9 @@ fn kernels(
     values: &Values,
     upstream: &[f64],
     wanted: Wanted,
+    precision: Precision,
 ) -> (Vec<f32>, Gradients) {
-    let plan = case.plan();
+    let plan = case.plan(precision);
     let inputs: Vec<Vec<f32>> = values.inputs.iter().map(|input| single(input)).collect();
     let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
     let (weight, residual, upstream) = (single(&values.weight), single(&values.residual), single(upstream));
@@ -247,7 +250,7 @@ fn outputs_agree_with_the_definition() {
             let expected = case.reference(&values);
             for isa in Isa::available() {
                 let upstream = vec![0.0; expected.len()];
-                let (output, _) = kernels(isa, case, &values, &upstream, ALL);
+                let (output, _) = kernels(isa, case, &values, &upstream, ALL, Precision::Direct);
                 assert_eq!(output.len(), expected.len(), "case {number}");
                 let worst = output
                     .iter()
@@ -258,6 +261,107 @@ fn outputs_agree_with_the_definition() {
             }
         }
     }
+}
+
+/// Largest error relative to one plus the size of the value.
+fn worst(values: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(values.len(), expected.len());
+    let off = values.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs() / (1.0 + b.abs()));
+    off.fold(0.0, f64::max)
+}
+
+#[test]
+fn fewer_products_agree_with_the_definition() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let mut cases = cases();
+    cases.retain(|case| case.inputs.len() == 1 && case.inputs[0].0 == PLAIN);
+    // More tiles than a block, sides of every remainder, channels beside whole panels.
+    for (size, inputs, outputs) in [([13, 18], 17, 33), ([16, 16], 32, 24), ([2, 11], 8, 16), ([3, 1], 20, 5)]
+    {
+        let inputs = vec![(PLAIN, size, inputs)];
+        let finish = Finish { relu: outputs % 2 == 1, pool: false };
+        cases.push(Case { images: 2, inputs, outputs, residual: false, finish });
+    }
+    for (number, case) in cases.iter_mut().enumerate() {
+        case.finish.pool = false;
+        let values = case.values(false, &mut rng);
+        let expected = case.reference(&values);
+        let (_, size, channels) = case.inputs[0];
+        let (input, weight) = (single(&values.inputs[0]), single(&values.weight));
+        let mut bias = single(&values.factors[0]);
+        bias.resize(case.outputs.next_multiple_of(16), 0.0);
+        for (isa, variant) in
+            Isa::available().into_iter().flat_map(|isa| [Variant::Two, Variant::Four].map(|v| (isa, v)))
+        {
+            let kernel = Kernel::new(isa, variant, [channels, case.outputs], |output, input, tap| {
+                weight[(output * channels + input) * 9 + tap]
+            });
+            // Added to what a residual, or a first input of several, has left there; else the old values are of no account.
+            let (start, mut output) = match case.residual {
+                true => {
+                    let residual = single(&values.residual);
+                    let sums = residual.chunks_exact(case.outputs).flat_map(|pixel| pixel.iter().zip(&bias));
+                    (Start::Target, sums.map(|(value, bias)| value + bias).collect())
+                }
+                false => (Start::Bias, vec![f32::NAN; expected.len()]),
+            };
+            let (mut padded, mut tiles) = (vec![f32::NAN; 10], vec![f32::NAN; 10]);
+            let buffers = [&mut padded, &mut tiles];
+            let relu = case.finish.relu;
+            winograd::convolve(isa, &kernel, &input, size, &bias, start, relu, buffers, &mut output);
+            let worst = worst(&output, &expected);
+            assert!(worst < 5e-5, "case {number}, {variant:?}, {isa:?}: off by {worst}");
+        }
+    }
+}
+
+#[test]
+fn fast_blocks_agree_with_the_definition_and_their_gradients_with_direct_ones() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let block = |inputs: &[(Sampling, [usize; 2], usize)], outputs, residual, pool| Case {
+        images: if cfg!(miri) { 2 } else { 37 },
+        inputs: inputs.to_vec(),
+        outputs,
+        residual,
+        finish: Finish { relu: true, pool },
+    };
+    let cases = [
+        block(&[(PLAIN, [8, 8], 16)], 32, false, false),
+        block(&[(PLAIN, [9, 11], 18)], 17, false, true),
+        block(&[(PLAIN, [6, 6], 16)], 16, true, false),
+        block(&[(Sampling::Upsampled, [4, 4], 9), (PLAIN, [8, 8], 16)], 24, false, false),
+        block(&[(PLAIN, [8, 8], 16), (PLAIN, [8, 8], 5)], 24, true, false),
+        block(&[(STRIDED, [8, 8], 16)], 24, false, false),
+    ];
+    for (number, case) in cases.iter().enumerate() {
+        for (isa, normed) in Isa::available().into_iter().flat_map(|isa| [(isa, false), (isa, true)]) {
+            let values = case.values(normed, &mut rng);
+            let expected = case.reference(&values);
+            let upstream: Vec<f64> = expected.iter().map(|_| rng.random_range(-1.0..1.0)).collect();
+            for wanted in [ALL, Wanted { inputs: [true; 2], ..Wanted::default() }] {
+                let what = format!("case {number}, batch norm {normed}, {isa:?}");
+                let (direct, exact) = kernels(isa, case, &values, &upstream, wanted, Precision::Direct);
+                let (output, gradients) = kernels(isa, case, &values, &upstream, wanted, Precision::Fast);
+                let off = worst(&output, &expected);
+                assert!(off < 5e-5, "{what}: off by {off}");
+                let plain = case.inputs.iter().any(|input| input.0 == PLAIN);
+                assert_eq!(output != direct, plain && !cfg!(miri), "{what}: the other way to sum");
+                // A value beside a kink of the ReLU or of a maximum may fall to its other side.
+                for (fast, exact) in gradients.inputs.iter().zip(&exact.inputs) {
+                    let far = fast.iter().zip(exact.iter()).filter(|(a, b)| (**a - **b).abs() > 2e-4);
+                    assert!(far.count() * 100 <= exact.len(), "{what}: gradients differ");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn few_channels_and_few_tiles_are_left_to_the_direct_sum() {
+    assert_eq!(winograd::worthwhile(3, 32, [32, 32]), None);
+    assert_eq!(winograd::worthwhile(64, 64, [1, 1]), None);
+    assert_eq!(winograd::worthwhile(64, 64, [2, 2]), Some(Variant::Two));
+    assert_eq!(winograd::worthwhile(64, 64, [16, 16]), Some(Variant::Four));
 }
 
 #[test]
@@ -272,7 +376,7 @@ fn gradients_agree_with_finite_differences() {
                 case.reference(values).iter().zip(&upstream).map(|(y, g)| y * g).sum()
             };
             for isa in Isa::available() {
-                let (_, gradients) = kernels(isa, case, &values, &upstream, ALL);
+                let (_, gradients) = kernels(isa, case, &values, &upstream, ALL, Precision::Direct);
                 let mut parts: Vec<(&str, &[f32], Part)> = vec![
                     ("weight", &gradients.weight, |values| &mut values.weight),
                     ("input", &gradients.inputs[0], |values| &mut values.inputs[0]),
@@ -350,7 +454,8 @@ fn gradients_that_nobody_asks_for_are_not_computed() {
     for normed in [false, true] {
         let values = case.values(normed, &mut rng);
         let upstream = vec![1.0; case.reference(&values).len()];
-        let (_, gradients) = kernels(Isa::best(), case, &values, &upstream, Wanted::default());
+        let (_, gradients) =
+            kernels(Isa::best(), case, &values, &upstream, Wanted::default(), Precision::Direct);
         assert!(gradients.inputs.iter().all(|gradient| gradient.is_empty()));
         assert!(gradients.weight.is_empty() && gradients.shift.is_empty() && gradients.scale.is_empty());
     }
@@ -362,17 +467,24 @@ fn results_are_the_same_bytes_for_any_number_of_threads() {
     let case = Case { images: 37, ..cases().swap_remove(1) };
     let values = case.values(true, &mut rng);
     let upstream: Vec<f64> = case.reference(&values).iter().map(|_| rng.random_range(-1.0..1.0)).collect();
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
-        pool.install(|| kernels(Isa::best(), &case, &values, &upstream, ALL))
-    };
-    let (output, gradients) = run(1);
-    for threads in [2, 3, 8] {
-        let (other, others) = run(threads);
-        assert_eq!(output, other);
-        assert_eq!(gradients.weight, others.weight);
-        assert_eq!(gradients.inputs[0][..], others.inputs[0][..]);
-        assert_eq!((&gradients.scale, &gradients.shift), (&others.scale, &others.shift));
+    for precision in [Precision::Direct, Precision::Fast] {
+        let values = if precision == Precision::Fast {
+            Values { factors: values.factors[..1].to_vec(), ..values.clone() }
+        } else {
+            values.clone()
+        };
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+            pool.install(|| kernels(Isa::best(), &case, &values, &upstream, ALL, precision))
+        };
+        let (output, gradients) = run(1);
+        for threads in [2, 3, 8] {
+            let (other, others) = run(threads);
+            assert_eq!(output, other);
+            assert_eq!(gradients.weight, others.weight);
+            assert_eq!(gradients.inputs[0][..], others.inputs[0][..]);
+            assert_eq!((&gradients.scale, &gradients.shift), (&others.scale, &others.shift));
+        }
     }
 }
 
@@ -383,7 +495,7 @@ fn nan_is_not_hidden_by_the_relu() {
     values.inputs[0][0] = f64::NAN;
     let upstream = vec![0.0; case.reference(&values).len()];
     for isa in Isa::available() {
-        let (output, _) = kernels(isa, case, &values, &upstream, ALL);
+        let (output, _) = kernels(isa, case, &values, &upstream, ALL, Precision::Direct);
         assert!(output[0].is_nan(), "{isa:?}");
     }
 }
@@ -395,7 +507,7 @@ fn maxima_and_their_gradients_leave_out_an_odd_edge() {
         let (output, winners) = max_pool(isa, &input, [3, 5], 1);
         assert_eq!((&output[..], &winners[..]), (&[6.0, 8.0][..], &[3, 3][..]));
         let gradient = max_pool_backward(isa, &[1.0, 2.0], &winners, [3, 5], 1);
-        let mut expected = vec![0.0; 15];
+        let mut expected = [0.0; 15];
         (expected[6], expected[8]) = (1.0, 2.0);
         assert_eq!(gradient[..], expected[..]);
     }

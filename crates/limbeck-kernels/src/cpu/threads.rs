@@ -52,6 +52,7 @@ pub(crate) struct Scratch {
     pub(crate) padded: Vec<f32>,
     pub(crate) panels: Vec<f32>,
     pub(crate) rows: Vec<f32>,
+    pub(crate) tiles: Vec<f32>,
 }
 
 /// At least `length` floats of a buffer, with whatever they held.

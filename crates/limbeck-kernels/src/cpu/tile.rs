@@ -166,7 +166,7 @@ impl Tile<'_> {
 }
 
 #[inline(always)]
-unsafe fn load_some<P: Panel>(from: *const f32, valid: usize) -> P {
+pub(super) unsafe fn load_some<P: Panel>(from: *const f32, valid: usize) -> P {
     unsafe {
         if valid == P::WIDTH {
             return P::load(from);
@@ -178,7 +178,7 @@ unsafe fn load_some<P: Panel>(from: *const f32, valid: usize) -> P {
 }
 
 #[inline(always)]
-unsafe fn store_some<P: Panel>(sum: P, to: *mut f32, valid: usize) {
+pub(super) unsafe fn store_some<P: Panel>(sum: P, to: *mut f32, valid: usize) {
     unsafe {
         if valid == P::WIDTH {
             return sum.store(to);
