@@ -4,7 +4,7 @@ use burn::backend::{Dispatch, DispatchDevice};
 use burn::module::{Module, Param};
 use burn::nn::BatchNorm;
 use burn::tensor::Tensor;
-use burn::tensor::activation::relu;
+use burn::tensor::activation::{relu, sigmoid};
 use burn::tensor::module::{batch_norm_train, conv2d, interpolate, max_pool2d};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions, MaxPoolOptions};
 
@@ -132,17 +132,54 @@ pub fn max_pool_2x2(input: Tensor<4>) -> Tensor<4> {
     if on_cpu(&input) {
         return Tensor::from_dispatch(<Dispatch as Blocks>::max_pool_2x2(input.into_dispatch()));
     }
-    channels_last(max_pool2d(channels_first(input), MaxPoolOptions::new([2, 2])))
+    pixels(max_pool2d(planes(input), MaxPoolOptions::new([2, 2])))
 }
 
-/// `[images, channels, height, width]` as `[images, height, width, channels]`.
-pub fn channels_last(images: Tensor<4>) -> Tensor<4> {
-    images.permute([0, 2, 3, 1])
+/// `scale · value + shift` of each channel of `[images, channels, height, width]`, as `[images, height, width, channels]`.
+pub fn channels_last(images: Tensor<4>, scale: &[f32], shift: &[f32]) -> Tensor<4> {
+    if on_cpu(&images) {
+        let images = images.into_dispatch();
+        return Tensor::from_dispatch(<Dispatch as Blocks>::scaled_channels_last(
+            images,
+            scale.to_vec(),
+            shift.to_vec(),
+        ));
+    }
+    let device = images.device();
+    let row = |values: &[f32]| Tensor::<1>::from_floats(values, &device).reshape([1, 1, 1, values.len()]);
+    images.permute([0, 2, 3, 1]) * row(scale) + row(shift)
 }
 
 /// `[images, height, width, channels]` as `[images, channels, height, width]`.
 pub fn channels_first(images: Tensor<4>) -> Tensor<4> {
+    if on_cpu(&images) {
+        return Tensor::from_dispatch(<Dispatch as Blocks>::squashed_channels_first(
+            images.into_dispatch(),
+            false,
+        ));
+    }
+    planes(images)
+}
+
+/// The logistic function 1 / (1 + exp(−x)) of `[images, height, width, channels]`, as `[images, channels, height, width]`.
+pub fn sigmoid_channels_first(images: Tensor<4>) -> Tensor<4> {
+    if on_cpu(&images) {
+        return Tensor::from_dispatch(<Dispatch as Blocks>::squashed_channels_first(
+            images.into_dispatch(),
+            true,
+        ));
+    }
+    planes(sigmoid(images))
+}
+
+/// Channels-last to planes, as a view.
+fn planes(images: Tensor<4>) -> Tensor<4> {
     images.permute([0, 3, 1, 2])
+}
+
+/// Planes to channels-last, as a view.
+fn pixels(images: Tensor<4>) -> Tensor<4> {
+    images.permute([0, 2, 3, 1])
 }
 
 /// Whether the own kernels run here; elsewhere a block is made of Burn's primitives.
@@ -247,7 +284,7 @@ mod primitive {
         let inputs: Vec<Tensor<4>> = inputs
             .into_iter()
             .map(|(input, sampling)| {
-                let input = channels_first(input);
+                let input = planes(input);
                 match sampling {
                     Sampling::Kernel { stride, .. } => {
                         step = stride;
@@ -267,12 +304,12 @@ mod primitive {
 
     fn finished(output: Tensor<4>, residual: Option<Tensor<4>>, finish: Finish) -> Tensor<4> {
         let output = match residual {
-            Some(residual) => output + channels_first(residual),
+            Some(residual) => output + planes(residual),
             None => output,
         };
         let output = if finish.relu { relu(output) } else { output };
         let output = if finish.pool { max_pool2d(output, MaxPoolOptions::new([2, 2])) } else { output };
-        channels_last(output)
+        pixels(output)
     }
 
     pub(super) fn biased(

@@ -58,6 +58,13 @@ pub(crate) trait Blocks: Backend {
 
     /// 2x2 maxima.
     fn max_pool_2x2(input: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `scale · value + shift` of each channel, from planes to channels-last.
+    fn scaled_channels_last(images: FloatTensor<Self>, scale: Vec<f32>, shift: Vec<f32>)
+    -> FloatTensor<Self>;
+
+    /// From channels-last to planes, through the logistic function if `squash` is set.
+    fn squashed_channels_first(images: FloatTensor<Self>, squash: bool) -> FloatTensor<Self>;
 }
 
 /// Inputs of a block, contiguous, and what the kernels need to know of them.
@@ -260,6 +267,22 @@ impl Blocks for Flex {
     fn max_pool_2x2(input: FlexTensor) -> FlexTensor {
         pooled(&input).0
     }
+
+    fn scaled_channels_last(images: FlexTensor, scale: Vec<f32>, shift: Vec<f32>) -> FlexTensor {
+        let images = images.to_contiguous();
+        let [count, channels, height, width] = shape(&images);
+        let map = |channel: usize, _: usize, value: f32| scale[channel] * value + shift[channel];
+        let result = cpu::channels_last(floats(&images), channels, height * width, map);
+        buffer(result, vec![count, height, width, channels])
+    }
+
+    fn squashed_channels_first(images: FlexTensor, squash: bool) -> FlexTensor {
+        let images = images.to_contiguous();
+        let [count, height, width, channels] = shape(&images);
+        let map = |_: usize, value: f32| if squash { 1.0 / (1.0 + (-value).exp()) } else { value };
+        let result = cpu::channels_first(floats(&images), channels, height * width, map);
+        buffer(result, vec![count, channels, height, width])
+    }
 }
 
 impl<C: CheckpointStrategy> Blocks for Autodiff<Flex, C> {
@@ -367,6 +390,61 @@ impl<C: CheckpointStrategy> Blocks for Autodiff<Flex, C> {
             OpsKind::Tracked(preparation) => {
                 preparation.finish((shape::<4>(&input).to_vec(), Arc::new(winners)), output)
             }
+            OpsKind::UnTracked(preparation) => preparation.finish(output),
+        }
+    }
+
+    fn scaled_channels_last(
+        images: FloatTensor<Self>,
+        scale: Vec<f32>,
+        shift: Vec<f32>,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct ChannelsLast;
+        impl Backward<Flex, 1> for ChannelsLast {
+            type State = Vec<f32>;
+            fn backward(self, ops: Ops<Self::State, 1>, graph: &mut Graph, _: &mut Checkpointer) {
+                let gradient = graph.consume::<Flex>(&ops.node).to_contiguous();
+                let (scale, [parent]) = (ops.state, ops.parents);
+                if let Some(parent) = parent {
+                    let [count, height, width, channels] = shape(&gradient);
+                    let map = |channel: usize, value: f32| scale[channel] * value;
+                    let result = cpu::channels_first(floats(&gradient), channels, height * width, map);
+                    graph.register::<Flex>(parent.id, buffer(result, vec![count, channels, height, width]));
+                }
+            }
+        }
+        let preparation = ChannelsLast.prepare::<C>([images.node()]).compute_bound().stateful();
+        let output = Flex::scaled_channels_last(images.into_primitive(), scale.clone(), shift);
+        match preparation {
+            OpsKind::Tracked(preparation) => preparation.finish(scale, output),
+            OpsKind::UnTracked(preparation) => preparation.finish(output),
+        }
+    }
+
+    fn squashed_channels_first(images: FloatTensor<Self>, squash: bool) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct ChannelsFirst;
+        impl Backward<Flex, 1> for ChannelsFirst {
+            type State = (FlexTensor, bool);
+            fn backward(self, ops: Ops<Self::State, 1>, graph: &mut Graph, _: &mut Checkpointer) {
+                let gradient = graph.consume::<Flex>(&ops.node).to_contiguous();
+                let ((output, squash), [parent]) = (ops.state, ops.parents);
+                if let Some(parent) = parent {
+                    let [count, channels, height, width] = shape(&gradient);
+                    let output = floats(&output);
+                    let slope =
+                        |index: usize| if squash { output[index] * (1.0 - output[index]) } else { 1.0 };
+                    let map = |_: usize, index: usize, value: f32| slope(index) * value;
+                    let result = cpu::channels_last(floats(&gradient), channels, height * width, map);
+                    graph.register::<Flex>(parent.id, buffer(result, vec![count, height, width, channels]));
+                }
+            }
+        }
+        let preparation = ChannelsFirst.prepare::<C>([images.node()]).compute_bound().stateful();
+        let output = Flex::squashed_channels_first(images.into_primitive(), squash);
+        match preparation {
+            OpsKind::Tracked(preparation) => preparation.finish((output.clone(), squash), output),
             OpsKind::UnTracked(preparation) => preparation.finish(output),
         }
     }

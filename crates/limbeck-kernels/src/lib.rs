@@ -10,7 +10,7 @@ mod cpu;
 mod extension;
 mod optimiser;
 
-pub use block::{Block, channels_first, channels_last, max_pool_2x2};
+pub use block::{Block, channels_first, channels_last, max_pool_2x2, sigmoid_channels_first};
 pub use optimiser::{AdamStep, SgdStep};
 
 /// Floating-point operations a second that `threads` threads reach with nothing but fused multiply-adds in registers, measured for `duration`.

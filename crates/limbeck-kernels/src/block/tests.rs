@@ -126,13 +126,37 @@ fn maxima_are_the_same_by_kernels_and_by_burns_operations() {
     let device = Device::flex().autodiff();
     let input = Tensor::<4>::random([2, 7, 6, 5], Distribution::Default, &device).require_grad();
     let ours = max_pool_2x2(input.clone());
-    let theirs = channels_last(max_pool2d(channels_first(input.clone()), MaxPoolOptions::new([2, 2])));
+    let theirs = pixels(max_pool2d(planes(input.clone()), MaxPoolOptions::new([2, 2])));
     let gradient = |output: &Tensor<4>| {
         let mut found = output.clone().powi_scalar(2).sum().backward();
         input.grad_remove(&mut found).expect("a gradient")
     };
     gradient(&ours).into_data().assert_approx_eq::<f32>(&gradient(&theirs).into_data(), Tolerance::default());
     ours.into_data().assert_approx_eq::<f32>(&theirs.into_data(), Tolerance::default());
+}
+
+#[test]
+fn layouts_and_their_maps_are_the_same_by_kernels_and_by_burns_operations() {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let images = uniform([2, 3, 4, 5], 0.0, &mut rng);
+    let upstream = uniform([2, 3, 4, 5], 0.0, &mut rng).detach();
+    let (scale, shift) = ([2.0, 3.0, 4.0], [-1.0, 0.5, 0.25]);
+    let run = |kernels: bool| {
+        let output = if kernels {
+            channels_first(channels_last(images.clone(), &scale, &shift))
+                + sigmoid_channels_first(channels_last(images.clone(), &scale, &shift))
+        } else {
+            let row =
+                |values: [f32; 3]| Tensor::<1>::from_floats(values, &images.device()).reshape([1, 3, 1, 1]);
+            let moved = images.clone() * row(scale) + row(shift);
+            moved.clone() + sigmoid(moved)
+        };
+        let mut found = (output.clone() * upstream.clone()).sum().backward();
+        (values(output), values(images.grad_remove(&mut found).expect("a gradient")))
+    };
+    let (ours, theirs) = (run(true), run(false));
+    close("values", &ours.0, &theirs.0);
+    close("gradients", &ours.1, &theirs.1);
 }
 
 #[test]
@@ -150,11 +174,11 @@ fn batch_norm_is_folded_once_training_is_over() {
     let images = images.inner();
     let norm = trained.norm.as_ref().expect("batch norm");
     let expected = conv2d(
-        channels_first(images.clone()),
+        planes(images.clone()),
         trained.weight.val(),
         None,
         ConvOptions::new([1, 1], [1, 1], [1, 1], 1),
     );
     let expected = max_pool2d(relu(norm.forward(expected)), MaxPoolOptions::new([2, 2]));
-    close("folded", &values(trained.forward(images)), &values(channels_last(expected)));
+    close("folded", &values(trained.forward(images)), &values(pixels(expected)));
 }

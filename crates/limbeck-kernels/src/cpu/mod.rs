@@ -10,6 +10,7 @@
 )]
 
 mod conv;
+mod layout;
 mod memory;
 mod peak;
 mod plan;
@@ -28,6 +29,7 @@ pub(crate) use conv::Biased;
 pub(crate) use conv::{
     Finish, Gradients, Wanted, backward_biased, backward_normed, forward_biased, forward_normed,
 };
+pub(crate) use layout::{channels_first, channels_last};
 pub(crate) use memory::Buffer;
 pub(crate) use peak::peak;
 pub(crate) use plan::{Plan, Precision, Sampling};

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::activation::{relu, sigmoid};
+use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use limbeck_kernels::{Block, channels_first, channels_last, max_pool_2x2};
+use limbeck_kernels::{Block, channels_first, channels_last, max_pool_2x2, sigmoid_channels_first};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +82,9 @@ impl Autoencoder {
     }
 }
 
+/// Scale and shift of the input, 4 (x − 0.5): the biases need not learn the mean grey.
+const CENTRED: ([f32; 3], [f32; 3]) = ([4.0; 3], [-2.0; 3]);
+
 /// The residual in units of the last layer's output: perturbations are a few hundredths, its weights of order one.
 const RESIDUAL_SCALE: f64 = 0.2;
 
@@ -111,8 +114,7 @@ impl Unet {
 
     fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         let [down, up] = [&self.encoder, &self.decoder];
-        // Centred input: the biases need not learn the mean grey.
-        let centred = channels_last(images.clone()).sub_scalar(0.5).mul_scalar(4.0);
+        let centred = channels_last(images.clone(), &CENTRED.0, &CENTRED.1);
         let fine = down[1].forward(down[0].forward(centred));
         let middle = down[3].forward(down[2].forward(max_pool_2x2(fine.clone())));
         let coarse = down[5].forward(down[4].forward(max_pool_2x2(middle.clone())));
@@ -145,13 +147,13 @@ impl Bottleneck {
     }
 
     fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let centred = channels_last(images).sub_scalar(0.5).mul_scalar(4.0);
+        let centred = channels_last(images, &CENTRED.0, &CENTRED.1);
         let encoded = self.encoder.iter().fold(centred, |x, block| block.forward(x));
         let shape = encoded.dims();
         let latent = relu(self.to_latent.forward(encoded.flatten::<2>(1, 3)));
         let decoded = relu(self.from_latent.forward(latent)).reshape(shape);
         let last = self.decoder.iter().fold(decoded, |x, block| block.forward_upsampled(x));
-        channels_first(sigmoid(last))
+        sigmoid_channels_first(last)
     }
 }
 

@@ -9,6 +9,7 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -219,6 +220,7 @@ impl TrainedClassifier {
         // By way of plain data, so that its rows lie in a row.
         let features = Tensor::<2>::from_data(features.clone().transpose().into_data(), &features.device());
         (0..passes)
+            .into_par_iter()
             .map(|pass| self.network.thinned_head(features.clone(), &mut seed.step(pass).rng("dropout")))
             .collect()
     }

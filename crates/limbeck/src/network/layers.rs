@@ -3,7 +3,7 @@
 use burn::module::Param;
 use burn::nn::{BatchNormConfig, Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use limbeck_kernels::Block;
+use limbeck_kernels::{Block, channels_last};
 use rand::Rng as _;
 use rand_distr::{Distribution, StandardNormal};
 use schemars::JsonSchema;
@@ -29,11 +29,11 @@ impl Default for Normalisation {
 }
 
 impl Normalisation {
-    /// Normalises `[batch, 3, height, width]`.
+    /// Normalises `[batch, 3, height, width]` into `[batch, height, width, 3]`.
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let device = images.device();
-        let channels = |values: [f32; 3]| Tensor::<1>::from_floats(values, &device).reshape([1, 3, 1, 1]);
-        (images - channels(self.mean)) * channels(self.std.map(f32::recip))
+        let scale = self.std.map(f32::recip);
+        let shift: [f32; 3] = std::array::from_fn(|channel| -self.mean[channel] * scale[channel]);
+        channels_last(images, &scale, &shift)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use limbeck_kernels::{Block, channels_last};
+use limbeck_kernels::Block;
 
 use super::layers::conv_norm;
 use crate::rng::Rng;
@@ -46,10 +46,9 @@ impl ResNet {
         width << (stages.len() - 1)
     }
 
-    /// `[batch, 3, h, w]` to `[batch, features]`.
+    /// `[batch, h, w, 3]` to `[batch, features]`.
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let x =
-            self.blocks.iter().fold(self.stem.forward(channels_last(images)), |x, block| block.forward(x));
+        let x = self.blocks.iter().fold(self.stem.forward(images), |x, block| block.forward(x));
         x.mean_dims(&[1, 2]).flatten(1, 3)
     }
 }

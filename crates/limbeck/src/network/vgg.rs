@@ -2,12 +2,12 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use limbeck_kernels::{Block, channels_first, channels_last};
+use limbeck_kernels::{Block, channels_first};
 
 use super::layers::conv_norm;
 use crate::rng::Rng;
 
-/// Blocks of widths w, 2w, 4w; `[batch, 3, h, w]` to `[batch, 4w · h/8 · w/8]`.
+/// Blocks of widths w, 2w, 4w; `[batch, h, w, 3]` to `[batch, 4w · h/8 · w/8]`.
 #[derive(Module, Debug)]
 pub(super) struct Vgg {
     blocks: Vec<Block>,
@@ -35,7 +35,7 @@ impl Vgg {
     }
 
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let last = self.blocks.iter().fold(channels_last(images), |x, block| block.forward(x));
+        let last = self.blocks.iter().fold(images, |x, block| block.forward(x));
         channels_first(last).flatten(1, 3)
     }
 }

@@ -168,7 +168,7 @@ fn sample() -> RunConfig {
     config.classifier.train = classifier_training(15, 32, 0.004, SIGNS);
     config.dae.width = 8;
     // At a rate of 0.01 one of three trainings stayed the identity and found nothing.
-    config.dae.train = dae_training(6, 16, 0.004);
+    config.dae.train = dae_training(20, 16, 0.004);
     config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
     config.evaluate.attacked_images = 256;
     config
