@@ -342,7 +342,7 @@ fn about(preset: Preset) -> &'static str {
     match preset {
         Preset::Sample => "the embedded sample with a simulated attacker: minutes on two cores",
         Preset::Audit => "a set of your own, audited as it comes",
-        Preset::Gtsrb => "the full GTSRB set with a simulated attacker: hours on two cores",
+        Preset::Gtsrb => "the full GTSRB set with a simulated attacker: about an hour on two cores",
         Preset::Authors => "the settings of the authors' public code",
     }
 }

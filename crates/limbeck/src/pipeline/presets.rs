@@ -19,7 +19,7 @@ pub enum Preset {
     Sample,
     /// A user's own set of a few thousand images and more, audited as it comes.
     Audit,
-    /// The full GTSRB set with a simulated attacker: hours on two cores.
+    /// The full GTSRB set with a simulated attacker: about an hour on two cores.
     Gtsrb,
     /// The settings of the authors' public code (their repository of March 2023), as far as they are stated there.
     Authors,
