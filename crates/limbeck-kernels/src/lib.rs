@@ -7,10 +7,12 @@
 
 mod block;
 mod cpu;
+mod dense;
 mod extension;
 mod optimiser;
 
 pub use block::{Block, channels_first, channels_last, max_pool_2x2, sigmoid_channels_first};
+pub use dense::{Dense, Thinned, mean_squared_error, soft_cross_entropy};
 pub use optimiser::{AdamStep, SgdStep};
 
 /// Floating-point operations a second that `threads` threads reach with nothing but fused multiply-adds in registers, measured for `duration`.

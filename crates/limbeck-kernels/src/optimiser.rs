@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::block::on_cpu;
-use crate::cpu::{Buffer, Disjoint};
+use crate::cpu::{Adaptive, Buffer, Disjoint, Isa, Momentum, adaptive_step, momentum_step};
 use crate::extension::{buffer, floats};
 
 /// Weights below this many stay on one thread.
@@ -39,9 +39,9 @@ impl SgdStep {
             return (weights - velocity.clone().mul_scalar(rate), velocity);
         }
         let (weights, [velocity]) =
-            in_one_pass(weights, gradient, [velocity], |weight, gradient, [velocity]| {
-                let velocity = momentum * velocity + gradient + decay * weight;
-                (weight - rate * velocity, [velocity])
+            in_one_pass(weights, gradient, [velocity], |weights, gradient, [velocity], moved, [faster]| {
+                let factors = Momentum { rate, momentum, decay };
+                momentum_step(Isa::best(), factors, weights, gradient, velocity, moved, faster);
             });
         (weights, velocity)
     }
@@ -88,21 +88,19 @@ impl AdamStep {
             let step = first.clone().mul_scalar(rate) / second.clone().sqrt().add_scalar(epsilon);
             return (weights.mul_scalar(shrink) - step, [first, second]);
         }
-        in_one_pass(weights, gradient, moments, |weight, gradient, [first, second]| {
-            let gradient = gradient + decay * weight;
-            let first = beta_1 * first + (1.0 - beta_1) * gradient;
-            let second = beta_2 * second + (1.0 - beta_2) * gradient * gradient;
-            (shrink * weight - rate * first / (second.sqrt() + epsilon), [first, second])
+        let factors = Adaptive { rate, beta_1, beta_2, epsilon, decay, shrink };
+        in_one_pass(weights, gradient, moments, |weights, gradient, moments, moved, new| {
+            adaptive_step(Isa::best(), factors, weights, gradient, moments, moved, new);
         })
     }
 }
 
-/// New weights and state by `rule(weight, gradient, state)` for each number, on the CPU.
+/// New weights and state on the CPU; `step(weights, gradient, state, new weights, new state)` for each part.
 fn in_one_pass<const D: usize, const S: usize>(
     weights: Tensor<D>,
     gradient: Tensor<D>,
     state: [Tensor<D>; S],
-    rule: impl Fn(f32, f32, [f32; S]) -> (f32, [f32; S]) + Sync,
+    step: impl Fn(&[f32], &[f32], [&[f32]; S], &mut [f32], [&mut [f32]; S]) + Sync,
 ) -> (Tensor<D>, [Tensor<D>; S]) {
     let shape = weights.dims();
     let [weights, gradient] = [weights, gradient].map(primitive);
@@ -112,24 +110,14 @@ fn in_one_pass<const D: usize, const S: usize>(
     let mut new_state: [Buffer; S] = std::array::from_fn(|_| Buffer::new(weights.len()));
     let weight_parts = Disjoint::new(&mut new_weights);
     let state_parts = new_state.each_mut().map(|buffer| Disjoint::new(buffer));
-    let step = |first: usize, length: usize| {
-        let range = first..first + length;
-        let (weights, gradient) = (&weights[range.clone()], &gradient[range.clone()]);
+    (0..weights.len().div_ceil(PART)).into_par_iter().for_each(|part| {
+        let range = part * PART..((part + 1) * PART).min(weights.len());
+        // SAFETY: ranges begin at multiples of `PART` and are no longer than that.
+        let target = unsafe { weight_parts.range(range.start, range.len()) };
+        let targets = state_parts.each_ref().map(|parts| unsafe { parts.range(range.start, range.len()) });
         let state = state.map(|values| &values[range.clone()]);
-        // SAFETY: parts begin at multiples of `PART` and are no longer than that.
-        let target = unsafe { weight_parts.range(first, length) };
-        let mut targets = state_parts.each_ref().map(|parts| unsafe { parts.range(first, length) });
-        for index in 0..length {
-            let (weight, new) = rule(weights[index], gradient[index], state.map(|values| values[index]));
-            target[index] = weight;
-            for (target, value) in targets.iter_mut().zip(new) {
-                target[index] = value;
-            }
-        }
-    };
-    let parts = weights.len().div_ceil(PART);
-    let count = weights.len();
-    (0..parts).into_par_iter().for_each(|part| step(part * PART, PART.min(count - part * PART)));
+        step(&weights[range.clone()], &gradient[range.clone()], state, target, targets);
+    });
     let tensor = |values: Buffer| Tensor::from_primitive::<Flex>(buffer(values, shape.to_vec()));
     (tensor(new_weights), new_state.map(tensor))
 }

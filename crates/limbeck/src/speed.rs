@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor};
+use limbeck_kernels::mean_squared_error;
 use rand::Rng as _;
 
 use crate::attack::{AttackConfig, AttackKind, craft, input_gradient};
@@ -272,7 +273,7 @@ fn train_autoencoder(images: Tensor<4>, device: &Device, seed: Seed) -> Result<S
     let mut optimiser = OptimiserConfig::Adam { weight_decay: 0.0 }.init();
     Ok(Box::new(move || {
         let images = images.clone().autodiff();
-        let loss = (network.forward(images.clone()) - images).powi_scalar(2).mean();
+        let loss = mean_squared_error(network.forward(images.clone()), images);
         finite(loss.clone().into_scalar::<f32>())?;
         let gradients = GradientsParams::from_grads(loss.backward(), &network);
         network = optimiser.step(1e-3, network.clone(), gradients);

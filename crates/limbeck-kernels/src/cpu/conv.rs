@@ -2,16 +2,22 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
+use super::few::{convolve_few, is_few, weight_gradient_few};
 use super::memory::Buffer;
-use super::plan::{Branch, Plan, Precision, Sampling};
+use super::plan::{Branch, Pass, Plan, Precision, Sampling};
 use super::rows::{Tail, Winner, affine, affine_pool, before_tail, combine, moments, pad, products};
 use super::simd::{Isa, LANES};
 use super::threads::{Disjoint, Scratch, for_each, sized};
 use super::tile::{PIXEL_BLOCK, Start, convolve, weight_gradient};
 use super::winograd::{self, Kernel, Variant};
 
-/// Weight gradients are summed in this many groups of images, whatever the number of threads.
+/// Weight gradients are summed in this many groups of images, whatever the number of threads...
 const GROUPS: usize = 16;
+/// ...or in this many where a group's sum has more floats than [`LARGE_SUM`], and memory would be what takes the time.
+const FEWER_GROUPS: usize = 8;
+const LARGE_SUM: usize = 1 << 16;
 
 /// What follows bias or batch norm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,13 +144,29 @@ impl Plan {
                         let source =
                             with_zeros(source, branch.size, branch.channels, branch.padding(), padded);
                         for (pass, weights) in branch.forward.iter().zip(weights) {
-                            convolve(isa, pass, source, weights, bias, start, relu, target, self.outputs);
+                            run_pass(isa, pass, source, weights, bias, start, relu, target, self.outputs);
                         }
                     }
                 }
             }
         }
     }
+}
+
+/// One pass over one padded image, by the kernel for its channels.
+fn run_pass(
+    isa: Isa,
+    pass: &Pass,
+    source: &[f32],
+    weights: &[f32],
+    bias: &[f32],
+    start: Start,
+    relu: bool,
+    target: &mut [f32],
+    channels: usize,
+) {
+    let kernel = if is_few(pass.channels, channels) { convolve_few } else { convolve };
+    kernel(isa, pass, source, weights, bias, start, relu, target, channels);
 }
 
 /// A branch's weights, as the kernel that is chosen for it wants them.
@@ -465,15 +487,19 @@ fn conv_gradients(
         .map(|(branch, wanted)| wanted.then(|| plan.backward_weights(isa, weight, branch)))
         .collect();
     let fast = together(backward.iter().flatten(), plan.size, images);
-    let group = if wanted.weights { images.div_ceil(GROUPS).max(1) } else { fast };
-    let groups = images.div_ceil(group);
     // Packed weight gradients of all passes, one after the other, for each group.
     let packed: usize = plan
         .branches
         .iter()
         .flat_map(|branch| &branch.forward)
-        .map(|pass| pass.depth() * panels * LANES)
+        .map(|pass| pass.packed_gradient(plan.outputs))
         .sum();
+    let group = if wanted.weights {
+        images.div_ceil(if packed > LARGE_SUM { FEWER_GROUPS } else { GROUPS }).max(1)
+    } else {
+        fast
+    };
+    let groups = images.div_ceil(group);
     let mut partial = Buffer::new(if wanted.weights { groups * packed } else { 0 });
     let mut input_gradients = [Buffer::default(), Buffer::default()];
     for ((gradient, branch), wanted) in input_gradients.iter_mut().zip(&plan.branches).zip(wanted.inputs) {
@@ -487,7 +513,9 @@ fn conv_gradients(
     let no_bias = vec![0.0; plan.branches.iter().map(|branch| branch.channels + LANES).max().unwrap_or(0)];
     // Small images are taken together, so that their weight gradients are loaded and stored less often. How many
     // depends on the sizes alone, because the order of the sums depends on it.
-    let summed = (PIXEL_BLOCK / plan.pixels()).clamp(1, group);
+    let passes = plan.branches.iter().flat_map(|branch| &branch.forward);
+    let pixels = passes.map(|pass| pass.targets.len()).max().unwrap_or(1).max(1);
+    let summed = (PIXEL_BLOCK / pixels).clamp(1, group);
     let together = fast.next_multiple_of(summed).min(group);
     for_each(groups, |number, scratch| {
         let Scratch { image: gradients, padded, panels: panel_buffer, rows, tiles } = scratch;
@@ -506,7 +534,8 @@ fn conv_gradients(
                 if !wanted.weights {
                     break;
                 }
-                let packed: usize = branch.forward.iter().map(|pass| pass.depth() * panels * LANES).sum();
+                let packed: usize =
+                    branch.forward.iter().map(|pass| pass.packed_gradient(plan.outputs)).sum();
                 let (part, others) = rest.split_at_mut(packed);
                 rest = others;
                 let sources = &input[batch.start * branch.image()..batch.end * branch.image()];
@@ -516,8 +545,22 @@ fn conv_gradients(
                     let sources = with_zeros(sources, branch.size, branch.channels, branch.padding(), padded);
                     let mut rest = &mut *part;
                     for pass in &branch.forward {
-                        let (gradient, others) = rest.split_at_mut(pass.depth() * panels * LANES);
+                        let (gradient, others) = rest.split_at_mut(pass.packed_gradient(plan.outputs));
                         rest = others;
+                        if is_few(pass.channels, plan.outputs) {
+                            let image = plan.image();
+                            weight_gradient_few(
+                                isa,
+                                pass,
+                                sources,
+                                count,
+                                gradients,
+                                image,
+                                plan.outputs,
+                                gradient,
+                            );
+                            continue;
+                        }
                         let buffer = sized(panel_buffer, panels * count * pass.targets.len() * LANES);
                         into_panels(gradients, plan.image(), &pass.targets, plan.outputs, buffer);
                         weight_gradient(isa, pass, sources, count, buffer, plan.outputs, gradient);
@@ -549,7 +592,7 @@ fn conv_gradients(
                     }
                     for (pass, weights) in branch.backward.iter().zip(weights) {
                         let start = Start::Bias;
-                        convolve(isa, pass, source, weights, &no_bias, start, false, target, branch.channels);
+                        run_pass(isa, pass, source, weights, &no_bias, start, false, target, branch.channels);
                     }
                 }
             }
@@ -557,21 +600,31 @@ fn conv_gradients(
     });
     let mut weight_gradient = Vec::new();
     if wanted.weights {
-        let mut sum = vec![0.0; packed];
-        for part in partial.chunks_exact(packed) {
-            sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
-        }
+        let sum = sum_of_parts(&partial, packed);
         weight_gradient = vec![0.0; plan.weights()];
         let mut rest = &sum[..];
         for branch in &plan.branches {
             for pass in &branch.forward {
-                let (gradient, others) = rest.split_at(pass.depth() * panels * LANES);
+                let (gradient, others) = rest.split_at(pass.packed_gradient(plan.outputs));
                 rest = others;
                 plan.unpack_gradient(branch, pass, gradient, &mut weight_gradient);
             }
         }
     }
     Gradients { inputs: input_gradients, weight: weight_gradient, ..Gradients::default() }
+}
+
+/// The sum of parts of `length` floats, the first to the last for each float.
+fn sum_of_parts(parts: &[f32], length: usize) -> Vec<f32> {
+    const BLOCK: usize = 1 << 12;
+    let mut sum = vec![0.0; length];
+    sum.par_chunks_mut(BLOCK).enumerate().for_each(|(number, sum)| {
+        for part in parts.chunks_exact(length) {
+            let part = &part[number * BLOCK..][..sum.len()];
+            sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+        }
+    });
+    sum
 }
 
 /// Copies the pixels at `targets` of some images into panels `[panel, image, pixel, 16]`, zeros beyond the channels.

@@ -1,6 +1,10 @@
 //! Between planes `[channels, height, width]`, as images are stored, and channels-last, with a map of each value on the way.
 
+use rayon::prelude::*;
+
+use super::elementwise::logistic;
 use super::memory::Buffer;
+use super::simd::Isa;
 use super::threads::{Disjoint, for_each};
 
 /// Planes to channels-last; `map(channel, index, value)` with the value's index in the planes.
@@ -33,6 +37,17 @@ pub(crate) fn channels_first(
             }
         }
     })
+}
+
+/// The logistic function of channels-last images, as planes.
+pub(crate) fn logistic_channels_first(isa: Isa, images: &[f32], channels: usize, pixels: usize) -> Buffer {
+    let mut squashed = Buffer::new(images.len());
+    let image = channels * pixels;
+    squashed
+        .par_chunks_mut(image.max(1))
+        .zip(images.par_chunks(image.max(1)))
+        .for_each(|(target, image)| logistic(isa, image, target));
+    channels_first(&squashed, channels, pixels, |_, value| value)
 }
 
 /// Each image on its own, from `work(image, index of its first value, target)`.

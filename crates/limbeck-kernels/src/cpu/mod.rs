@@ -10,6 +10,9 @@
 )]
 
 mod conv;
+mod dense;
+mod elementwise;
+mod few;
 mod layout;
 mod memory;
 mod peak;
@@ -29,7 +32,11 @@ pub(crate) use conv::Biased;
 pub(crate) use conv::{
     Finish, Gradients, Wanted, backward_biased, backward_normed, forward_biased, forward_normed,
 };
-pub(crate) use layout::{channels_first, channels_last};
+pub(crate) use dense::{Matrix, dense, dense_backward, thinned};
+pub(crate) use elementwise::{
+    Adaptive, Momentum, adaptive_step, momentum_step, scaled_difference, soft_cross_entropy, squared_error,
+};
+pub(crate) use layout::{channels_first, channels_last, logistic_channels_first};
 pub(crate) use memory::Buffer;
 pub(crate) use peak::peak;
 pub(crate) use plan::{Plan, Precision, Sampling};

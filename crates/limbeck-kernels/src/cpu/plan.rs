@@ -5,6 +5,9 @@
 //! pass for each parity of the target, in which no product with a zero and none of the copied pixels is left: a nearest ×2 upsampling followed by a
 //! 3x3 kernel costs four products an output instead of nine, because the taps that see the same source pixel are summed beforehand.
 
+use rayon::prelude::*;
+
+use super::few::is_few;
 use super::simd::LANES;
 
 /// How an input is read by the kernel.
@@ -112,7 +115,7 @@ pub(crate) struct Pass {
     /// For each position of the kernel, the taps of the weights that are summed there.
     taps: Vec<Vec<usize>>,
     /// Channels of the source.
-    channels: usize,
+    pub(crate) channels: usize,
 }
 
 impl Pass {
@@ -155,6 +158,19 @@ impl Pass {
         }
     }
 
+    /// Each of `count` rows of `length` values as a pixel of its own.
+    pub(crate) fn rows(count: usize, length: usize) -> Self {
+        Self {
+            sources: (0..count).map(|row| (row * length) as u32).collect(),
+            targets: (0..count as u32).collect(),
+            rows: 1,
+            row_stride: 0,
+            run: length,
+            taps: vec![vec![0]],
+            channels: length,
+        }
+    }
+
     /// Source values that go into one output.
     pub(crate) fn depth(&self) -> usize {
         self.rows * self.run
@@ -171,23 +187,40 @@ impl Pass {
         self.targets.iter().max().map_or(0, |&pixel| pixel as usize + 1)
     }
 
-    /// Weights in panels `[panel, position, source channel, 16 target channels]`; `weight(target, source, tap)` looks one up.
-    fn pack(&self, targets: usize, weight: impl Fn(usize, usize, usize) -> f32) -> Vec<f32> {
+    /// Weights in panels `[panel, position, source channel, 16 target channels]`, or `[target, position, source channel]` where the targets are few;
+    /// `weight(target, source, tap)` looks one up.
+    fn pack(&self, targets: usize, weight: impl Fn(usize, usize, usize) -> f32 + Sync) -> Vec<f32> {
         let depth = self.depth();
+        let of = |target: usize, row: usize| -> f32 {
+            let (position, source) = (row / self.channels, row % self.channels);
+            self.taps[position].iter().map(|&tap| weight(target, source, tap)).sum()
+        };
+        if is_few(self.channels, targets) {
+            return (0..targets)
+                .flat_map(|target| (0..depth).map(move |row| (target, row)))
+                .map(|(t, r)| of(t, r))
+                .collect();
+        }
         let mut packed = vec![0.0; targets.div_ceil(LANES) * depth * LANES];
-        for (panel, block) in packed.chunks_exact_mut(depth * LANES).enumerate() {
+        packed.par_chunks_exact_mut(depth * LANES).enumerate().for_each(|(panel, block)| {
             let lanes = (targets - panel * LANES).min(LANES);
-            for (row, block) in block.chunks_exact_mut(LANES).enumerate() {
-                let (position, source) = (row / self.channels, row % self.channels);
-                for (lane, value) in block[..lanes].iter_mut().enumerate() {
-                    *value = self.taps[position]
-                        .iter()
-                        .map(|&tap| weight(panel * LANES + lane, source, tap))
-                        .sum();
+            // Target by target, as the weights lie in memory.
+            for lane in 0..lanes {
+                for (position, taps) in self.taps.iter().enumerate() {
+                    for source in 0..self.channels {
+                        let row = position * self.channels + source;
+                        block[row * LANES + lane] =
+                            taps.iter().map(|&tap| weight(panel * LANES + lane, source, tap)).sum();
+                    }
                 }
             }
-        }
+        });
         packed
+    }
+
+    /// Floats of a weight gradient for `targets` channels as it is summed, in the layout of packed weights but position before panel.
+    pub(crate) fn packed_gradient(&self, targets: usize) -> usize {
+        self.depth() * if is_few(self.channels, targets) { targets } else { targets.next_multiple_of(LANES) }
     }
 }
 
@@ -328,15 +361,21 @@ impl Plan {
         branch.backward.iter().map(pack).collect()
     }
 
-    /// Adds a forward pass's weight gradient `[depth, panels · 16]` to that of the weights: the transpose of packing.
+    /// Adds a forward pass's weight gradient `[depth, panels · 16]`, or `[outputs, depth]` where outputs are few, to that of the weights: the
+    /// transpose of packing.
     pub(crate) fn unpack_gradient(&self, branch: &Branch, pass: &Pass, packed: &[f32], gradient: &mut [f32]) {
-        let stride = self.outputs.div_ceil(LANES) * LANES;
-        for (row, values) in packed.chunks_exact(stride).enumerate() {
+        let (output_step, row_step) = if is_few(pass.channels, self.outputs) {
+            (pass.depth(), 1)
+        } else {
+            (1, self.outputs.next_multiple_of(LANES))
+        };
+        for row in 0..pass.depth() {
             let (position, input) = (row / pass.channels, row % pass.channels);
             for &tap in &pass.taps[position] {
                 let first = (branch.first_channel + input) * self.taps + tap;
-                for (output, value) in values[..self.outputs].iter().enumerate() {
-                    gradient[first + output * self.inputs * self.taps] += value;
+                for output in 0..self.outputs {
+                    gradient[first + output * self.inputs * self.taps] +=
+                        packed[row * row_step + output * output_step];
                 }
             }
         }

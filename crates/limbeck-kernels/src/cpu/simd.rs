@@ -66,6 +66,10 @@ pub(crate) trait Panel: Copy {
     unsafe fn minus(self, other: Self) -> Self;
     /// `self + *value · weights`.
     unsafe fn add_scaled(self, value: *const f32, weights: Self) -> Self;
+    /// `self + values · weights`, lane by lane.
+    unsafe fn add_product(self, values: Self, weights: Self) -> Self;
+    /// Sum over the lanes, in an order that depends on nothing.
+    unsafe fn total(self) -> f32;
     /// Brings the cache line at `at` nearer, where there is an instruction for it.
     unsafe fn prefetch(_at: *const f32) {}
     /// Larger of each lane and zero; NaN stays NaN.
@@ -75,6 +79,12 @@ pub(crate) trait Panel: Copy {
 /// Plain arrays, for the compiler to vectorise.
 #[derive(Clone, Copy)]
 pub(crate) struct Lanes<const N: usize>([f32; N]);
+
+/// A fused multiply-add is one instruction on aarch64, and a slow library call on bare x86-64.
+#[inline(always)]
+fn multiply_add(value: f32, weight: f32, sum: f32) -> f32 {
+    if cfg!(target_arch = "aarch64") { value.mul_add(weight, sum) } else { sum + value * weight }
+}
 
 /// A whole panel as a plain array.
 pub(crate) type Portable = Lanes<LANES>;
@@ -119,14 +129,22 @@ impl<const N: usize> Panel for Lanes<N> {
     unsafe fn add_scaled(mut self, value: *const f32, weights: Self) -> Self {
         let value = unsafe { *value };
         for (lane, weight) in self.0.iter_mut().zip(weights.0) {
-            // A fused multiply-add is one instruction on aarch64, and a slow library call on bare x86-64.
-            *lane = if cfg!(target_arch = "aarch64") {
-                value.mul_add(weight, *lane)
-            } else {
-                *lane + value * weight
-            };
+            *lane = multiply_add(value, weight, *lane);
         }
         self
+    }
+
+    #[inline(always)]
+    unsafe fn add_product(mut self, values: Self, weights: Self) -> Self {
+        for (lane, (value, weight)) in self.0.iter_mut().zip(values.0.into_iter().zip(weights.0)) {
+            *lane = multiply_add(value, weight, *lane);
+        }
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn total(self) -> f32 {
+        self.0.chunks_exact(4).map(|lanes| (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])).sum()
     }
 
     #[inline(always)]
@@ -198,6 +216,21 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn add_product(self, values: Self, weights: Self) -> Self {
+            unsafe {
+                Self(
+                    _mm256_fmadd_ps(values.0, weights.0, self.0),
+                    _mm256_fmadd_ps(values.1, weights.1, self.1),
+                )
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn total(self) -> f32 {
+            unsafe { Avx2Half(_mm256_add_ps(self.0, self.1)).total() }
+        }
+
+        #[inline(always)]
         unsafe fn relu(self) -> Self {
             unsafe {
                 let zero = _mm256_setzero_ps();
@@ -251,6 +284,20 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn add_product(self, values: Self, weights: Self) -> Self {
+            unsafe { Self(_mm256_fmadd_ps(values.0, weights.0, self.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn total(self) -> f32 {
+            unsafe {
+                let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn relu(self) -> Self {
             unsafe { Self(_mm256_max_ps(_mm256_setzero_ps(), self.0)) }
         }
@@ -299,6 +346,16 @@ mod x86 {
         #[inline(always)]
         unsafe fn prefetch(at: *const f32) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn add_product(self, values: Self, weights: Self) -> Self {
+            unsafe { Self(_mm512_fmadd_ps(values.0, weights.0, self.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn total(self) -> f32 {
+            unsafe { _mm512_reduce_add_ps(self.0) }
         }
 
         #[inline(always)]

@@ -48,6 +48,14 @@ fn cases() -> Vec<Case> {
         case(&[(Sampling::Upsampled, [3, 5], 6)], 3, false, false, false),
         case(&[(Sampling::Upsampled, [3, 2], 9), (PLAIN, [6, 4], 5)], 7, false, true, false),
         case(&[(Sampling::Upsampled, [2, 3], 4), (PLAIN, [4, 6], 16)], 21, true, true, false),
+        // Few outputs, or few inputs to take the gradient to.
+        case(&[(PLAIN, [5, 7], 16)], 3, false, true, false),
+        case(&[(STRIDED, [7, 6], 8)], 4, true, true, false),
+        case(&[(POINT, [3, 5], 24)], 1, false, false, false),
+        case(&[(Sampling::Upsampled, [3, 5], 40)], 2, false, true, true),
+        case(&[(Sampling::Upsampled, [3, 2], 8), (PLAIN, [6, 4], 5)], 3, true, true, false),
+        case(&[(PLAIN, [5, 4], 2)], 32, false, true, false),
+        case(&[(Sampling::Upsampled, [3, 3], 4)], 8, false, true, false),
     ];
     if cfg!(miri) {
         cases.retain(|case| case.inputs[0].2 < 10);
@@ -511,4 +519,117 @@ fn maxima_and_their_gradients_leave_out_an_odd_edge() {
         (expected[6], expected[8]) = (1.0, 2.0);
         assert_eq!(gradient[..], expected[..]);
     }
+}
+
+#[test]
+fn dense_layers_agree_with_the_definition_and_their_gradients_too() {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let sizes = [[1, 1, 1], [5, 3, 7], [24, 130, 16], [29, 257, 43], [3, 128, 24]];
+    for [rows, inputs, outputs] in sizes.into_iter().filter(|size| !cfg!(miri) || size[1] < 10) {
+        let mut draw =
+            |count: usize| -> Vec<f32> { (0..count).map(|_| rng.random_range(-1.0..1.0)).collect() };
+        let (x, w, b, g) = (draw(rows * inputs), draw(inputs * outputs), draw(outputs), draw(rows * outputs));
+        let all: Vec<u32> = (0..inputs as u32).collect();
+        let product = |kept: &[u32], relu: bool| -> Vec<f64> {
+            indices(rows, outputs, 1)
+                .map(|(row, output, _)| {
+                    let at = |input: u32| {
+                        let input = input as usize;
+                        f64::from(x[row * inputs + input]) * f64::from(w[input * outputs + output])
+                    };
+                    let sum = f64::from(b[output]) + kept.iter().map(|&input| at(input)).sum::<f64>();
+                    if relu { sum.max(0.0) } else { sum }
+                })
+                .collect()
+        };
+        for (isa, relu) in Isa::available().into_iter().flat_map(|isa| [(isa, false), (isa, true)]) {
+            let what = format!("{rows} rows, {inputs} to {outputs}, relu {relu}, {isa:?}");
+            let matrix = Matrix::new(&w, inputs, outputs, 1.0);
+            let output = dense(isa, &x, &matrix, &b, relu);
+            assert!(worst(&output, &product(&all, relu)) < 1e-5, "{what}");
+            // One group of networks and a part of another.
+            let networks: Vec<Vec<u32>> = (0..6)
+                .map(|network| all.iter().copied().filter(|input| (input + network) % 3 != 1).collect())
+                .collect();
+            let found = thinned(isa, &x, &matrix, &networks, &b, relu);
+            assert_eq!(found.len(), networks.len());
+            for (network, (found, kept)) in found.iter().zip(&networks).enumerate() {
+                assert!(worst(found, &product(kept, relu)) < 1e-5, "{what}, thinned network {network}");
+            }
+            let found =
+                dense_backward(isa, &x, &w, [inputs, outputs], relu.then_some(&output[..]), &g, true, true);
+            let slope = |row: usize, output_at: usize| {
+                let index = row * outputs + output_at;
+                if relu && output[index] <= 0.0 { 0.0 } else { f64::from(g[index]) }
+            };
+            let bias: Vec<f64> =
+                (0..outputs).map(|output| (0..rows).map(|row| slope(row, output)).sum()).collect();
+            assert!(worst(&found.bias, &bias) < 1e-5, "{what}: bias");
+            let weight: Vec<f64> = indices(inputs, outputs, 1)
+                .map(|(input, output, _)| {
+                    (0..rows).map(|row| f64::from(x[row * inputs + input]) * slope(row, output)).sum()
+                })
+                .collect();
+            assert!(worst(&found.weight, &weight) < 1e-5, "{what}: weight");
+            let values: Vec<f64> = indices(rows, inputs, 1)
+                .map(|(row, input, _)| {
+                    (0..outputs)
+                        .map(|output| f64::from(w[input * outputs + output]) * slope(row, output))
+                        .sum()
+                })
+                .collect();
+            assert!(worst(&found.values, &values) < 1e-5, "{what}: values");
+        }
+    }
+}
+
+#[test]
+fn dense_layers_are_the_same_bytes_for_any_number_of_threads() {
+    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    let mut draw = |count: usize| -> Vec<f32> { (0..count).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    let (x, w, b, g) = (draw(61 * 300), draw(300 * 50), draw(50), draw(61 * 50));
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+        pool.install(|| {
+            let output = dense(Isa::best(), &x, &Matrix::new(&w, 300, 50, 1.0), &b, true);
+            let found = dense_backward(Isa::best(), &x, &w, [300, 50], Some(&output[..]), &g, true, true);
+            (output.to_vec(), found.values.to_vec(), found.weight.to_vec(), found.bias)
+        })
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn the_logistic_function_is_exact_to_single_precision() {
+    let values: Vec<f32> = (-2000..=2000).map(|step| step as f32 * 0.05).collect();
+    let mut found = vec![0.0; values.len()];
+    for isa in Isa::available() {
+        elementwise::logistic(isa, &values, &mut found);
+        for (value, found) in values.iter().zip(&found) {
+            let expected = 1.0 / (1.0 + (-f64::from(*value)).exp());
+            // Below -87 the true value is under 1e-37, and the cut-off argument's is 1.6e-38.
+            let off = (f64::from(*found) - expected).abs();
+            assert!(off <= 3e-7 * expected + 2e-38, "{value}: {found} and {expected}, {isa:?}");
+        }
+        let mut nan = [0.0];
+        elementwise::logistic(isa, &[f32::NAN], &mut nan);
+        assert!(nan[0].is_nan());
+    }
+}
+
+#[test]
+fn losses_agree_with_their_definition() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let mut draw = |count: usize| -> Vec<f32> { (0..count).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    let (a, b) = (draw(20_001), draw(20_001));
+    let expected: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    for isa in Isa::available() {
+        assert!((squared_error(isa, &a, &b) - expected).abs() < 1e-5 * expected);
+        let difference = scaled_difference(isa, &a, &b, 2.0);
+        assert!(difference.iter().zip(a.iter().zip(&b)).all(|(d, (a, b))| (d - 2.0 * (a - b)).abs() < 1e-6));
+    }
+    // Two classes, z = (ln 4, 0) at T = 2: softmax = (2/3, 1/3); p = (1, 0) costs ln(3/2) and has the gradient (−1/3, 1/3)/2.
+    let (loss, gradient) = soft_cross_entropy(&[4f32.ln(), 0.0], &[1.0, 0.0], 2, 2.0);
+    assert!((loss - 1.5f64.ln()).abs() < 1e-7);
+    assert!((gradient[0] + 1.0 / 6.0).abs() < 1e-6 && (gradient[1] - 1.0 / 6.0).abs() < 1e-6);
 }

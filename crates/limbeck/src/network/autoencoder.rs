@@ -7,14 +7,12 @@
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use limbeck_kernels::{Block, channels_first, channels_last, max_pool_2x2, sigmoid_channels_first};
+use limbeck_kernels::{Block, Dense, channels_first, channels_last, max_pool_2x2, sigmoid_channels_first};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::layers::{conv, linear};
+use super::layers::{conv, dense};
 use super::weights;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
@@ -128,8 +126,8 @@ impl Unet {
 #[derive(Module, Debug)]
 pub struct Bottleneck {
     encoder: Vec<Block>,
-    to_latent: Linear,
-    from_latent: Linear,
+    to_latent: Dense,
+    from_latent: Dense,
     decoder: Vec<Block>,
 }
 
@@ -139,8 +137,8 @@ impl Bottleneck {
         let features = w3 * (spec.image_size[0] / 8) * (spec.image_size[1] / 8);
         let encoder =
             [[3, w1], [w1, w2], [w2, w3]].map(|channels| conv(channels, device, rng).stride(2).relu()).into();
-        let to_latent = linear(features, spec.latent, device, rng);
-        let from_latent = linear(spec.latent, features, device, rng);
+        let to_latent = dense(features, spec.latent, device, rng).relu();
+        let from_latent = dense(spec.latent, features, device, rng).relu();
         let [first, second, third] =
             [[w3, w2], [w2, w1], [w1, 3]].map(|channels| conv(channels, device, rng));
         Self { encoder, to_latent, from_latent, decoder: vec![first.relu(), second.relu(), third] }
@@ -150,8 +148,8 @@ impl Bottleneck {
         let centred = channels_last(images, &CENTRED.0, &CENTRED.1);
         let encoded = self.encoder.iter().fold(centred, |x, block| block.forward(x));
         let shape = encoded.dims();
-        let latent = relu(self.to_latent.forward(encoded.flatten::<2>(1, 3)));
-        let decoded = relu(self.from_latent.forward(latent)).reshape(shape);
+        let latent = self.to_latent.forward(encoded.flatten::<2>(1, 3));
+        let decoded = self.from_latent.forward(latent).reshape(shape);
         let last = self.decoder.iter().fold(decoded, |x, block| block.forward_upsampled(x));
         sigmoid_channels_first(last)
     }
@@ -188,7 +186,12 @@ impl TrainedAutoencoder {
 
     /// D(x): `[batch, 3, h, w]` in `[0, 1]`, clipped to `[0, 1]`.
     pub fn reconstruct(&self, images: Tensor<4>) -> Tensor<4> {
-        self.network.forward(images).clamp(0.0, 1.0)
+        let output = self.network.forward(images);
+        match &self.network {
+            Autoencoder::Unet(_) => output.clamp(0.0, 1.0),
+            // The logistic function ends within.
+            Autoencoder::Bottleneck(_) => output,
+        }
     }
 
     /// Writes weights and spec as safetensors, atomically; same weights, same bytes.

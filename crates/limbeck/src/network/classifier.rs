@@ -6,14 +6,13 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::nn::Linear;
-use burn::tensor::activation::relu;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
+use limbeck_kernels::{Dense, Thinned};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::layers::{Dropout, Normalisation, linear};
+use super::layers::{Dropout, Normalisation, dense};
 use super::resnet::{ResNet, stages};
 use super::vgg::Vgg;
 use super::{Model, weights};
@@ -85,8 +84,8 @@ impl ClassifierSpec {
         };
         Ok(Classifier {
             trunk,
-            hidden: linear(features, self.hidden, device, rng),
-            output: linear(self.hidden, self.classes.len(), device, rng),
+            hidden: dense(features, self.hidden, device, rng).relu(),
+            output: dense(self.hidden, self.classes.len(), device, rng),
             dropout: self.dropout,
             mean: self.normalisation.mean,
             std: self.normalisation.std,
@@ -130,8 +129,8 @@ enum Trunk {
 #[derive(Module, Debug)]
 pub struct Classifier {
     trunk: Trunk,
-    hidden: Linear,
-    output: Linear,
+    hidden: Dense,
+    output: Dense,
     #[module(skip)]
     dropout: f64,
     #[module(skip)]
@@ -152,26 +151,21 @@ impl Classifier {
 
     /// Logits `[batch, classes]` of features, with each dropout layer as `drop` says.
     fn head(&self, features: Tensor<2>, mut drop: impl FnMut(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
-        let hidden = relu(self.hidden.forward(drop(features)));
+        let hidden = self.hidden.forward(drop(features));
         self.output.forward(drop(hidden))
     }
 
-    /// Logits `[batch, classes]` of features `[features, batch]` with the same features dropped for every image.
-    fn thinned_head(&self, features: Tensor<2>, rng: &mut Rng) -> Tensor<2> {
-        let dropout = Dropout { probability: self.dropout };
-        let mut thinned = |layer: &Linear, inputs: Tensor<2>| {
-            let [length, _] = inputs.dims();
-            let (kept, factor) = dropout.kept(length, rng);
-            let kept = Tensor::<1, Int>::from_data(&kept[..], &inputs.device());
-            let weight = layer.weight.val().select(0, kept.clone()).mul_scalar(factor);
-            let outputs = weight.transpose().matmul(inputs.select(0, kept));
-            match &layer.bias {
-                Some(bias) => outputs + bias.val().unsqueeze_dim(1),
-                None => outputs,
-            }
-        };
-        let hidden = relu(thinned(&self.hidden, features));
-        thinned(&self.output, hidden).transpose()
+    /// Logits `[batch, classes]` of each of the thinned heads, whose kept features and hidden units are given.
+    fn thinned_heads(&self, features: Tensor<2>, kept: &[[Vec<u32>; 2]]) -> Vec<Tensor<2>> {
+        let factor = Dropout { probability: self.dropout }.factor();
+        let of_layer = |layer: usize| kept.iter().map(|kept| kept[layer].clone()).collect::<Vec<_>>();
+        let [hidden, output]: [Thinned; 2] = [&self.hidden, &self.output].map(|layer| layer.thinned(factor));
+        hidden
+            .forward(features, &of_layer(0))
+            .into_par_iter()
+            .zip(of_layer(1))
+            .map(|(hidden, kept)| output.forward(hidden, &[kept]).remove(0))
+            .collect()
     }
 
     /// Logits in training: batch statistics and dropout.
@@ -215,14 +209,16 @@ impl TrainedClassifier {
     /// Each pass is one thinned network, drawn from `seed` and the same for every image: an answer depends on its image alone,
     /// not on its neighbours in the batch.
     pub fn dropout_passes(&self, images: Tensor<4>, passes: usize, seed: Seed) -> Vec<Tensor<2>> {
-        // One column an image: what a pass keeps is then whole rows, of features and of weights, and it multiplies nothing else.
+        let dropout = Dropout { probability: self.network.dropout };
         let features = self.network.features(images);
-        // By way of plain data, so that its rows lie in a row.
-        let features = Tensor::<2>::from_data(features.clone().transpose().into_data(), &features.device());
-        (0..passes)
-            .into_par_iter()
-            .map(|pass| self.network.thinned_head(features.clone(), &mut seed.step(pass).rng("dropout")))
-            .collect()
+        let lengths = [features.dims()[1], self.spec.hidden];
+        let kept: Vec<[Vec<u32>; 2]> = (0..passes)
+            .map(|pass| {
+                let mut rng = seed.step(pass).rng("dropout");
+                lengths.map(|length| dropout.kept(length, &mut rng))
+            })
+            .collect();
+        self.network.thinned_heads(features, &kept)
     }
 
     /// Writes weights and spec as safetensors, atomically; same weights, same bytes.

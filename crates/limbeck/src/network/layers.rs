@@ -1,9 +1,9 @@
 //! Layers that the networks share: convolution blocks and dense layers with He initialisation, input normalisation, dropout.
 
 use burn::module::Param;
-use burn::nn::{BatchNormConfig, Initializer, Linear, LinearConfig};
+use burn::nn::BatchNormConfig;
 use burn::tensor::{Device, Tensor, TensorData};
-use limbeck_kernels::{Block, channels_last};
+use limbeck_kernels::{Block, Dense, channels_last};
 use rand::Rng as _;
 use rand_distr::{Distribution, StandardNormal};
 use schemars::JsonSchema;
@@ -59,15 +59,17 @@ impl Dropout {
         features * mask
     }
 
-    /// Features that are kept when the same are dropped for every image, and the factor that makes up for the others.
-    ///
-    /// At least one is kept.
-    pub(super) fn kept(&self, length: usize, rng: &mut Rng) -> (Vec<i32>, f64) {
-        let kept: Vec<i32> = (0..length as i32)
+    /// Features that are kept when the same are dropped for every image; at least one is.
+    pub(super) fn kept(&self, length: usize, rng: &mut Rng) -> Vec<u32> {
+        let kept: Vec<u32> = (0..length as u32)
             .filter(|_| self.probability == 0.0 || rng.random::<f32>() >= self.probability as f32)
             .collect();
-        let kept = if kept.is_empty() { vec![0] } else { kept };
-        (kept, 1.0 / (1.0 - self.probability))
+        if kept.is_empty() { vec![0] } else { kept }
+    }
+
+    /// What the kept features are multiplied by, to make up for the others.
+    pub(super) fn factor(&self) -> f64 {
+        1.0 / (1.0 - self.probability)
     }
 }
 
@@ -103,9 +105,8 @@ fn kernel([inputs, outputs]: [usize; 2], side: usize, device: &Device, rng: &mut
     he_normal([outputs, inputs, side, side], inputs * side * side, device, rng)
 }
 
-/// A dense layer.
-pub(super) fn linear(inputs: usize, outputs: usize, device: &Device, rng: &mut Rng) -> Linear {
-    let mut layer = LinearConfig::new(inputs, outputs).with_initializer(Initializer::Zeros).init(device);
-    layer.weight = he_normal([inputs, outputs], inputs, device, rng);
-    layer
+/// A dense layer with a bias that starts at zero.
+pub(super) fn dense(inputs: usize, outputs: usize, device: &Device, rng: &mut Rng) -> Dense {
+    let bias = Param::from_tensor(Tensor::zeros([outputs], device));
+    Dense::new(he_normal([inputs, outputs], inputs, device, rng), bias)
 }

@@ -4,6 +4,7 @@
 //! defender on a network of its own, and stored in 8 bits like every image that an attacker can hand over.
 
 use burn::tensor::{Device, Tensor};
+use limbeck_kernels::mean_squared_error;
 use rand::Rng as _;
 
 use super::noise::{Damage, NoiseConfig, coarse, gaussian};
@@ -53,11 +54,6 @@ struct DenoisingTask<'a> {
     calibration: &'a Twins,
     noise: &'a NoiseConfig,
     device: Device,
-}
-
-/// Mean over images and pixels of squared differences.
-fn mean_squared_error(a: Tensor<4>, b: Tensor<4>) -> Tensor<1> {
-    (a - b).square().mean()
 }
 
 impl DenoisingTask<'_> {

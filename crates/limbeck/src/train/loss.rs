@@ -1,15 +1,13 @@
 //! Losses: each formula in one place, computed on logits.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::log_softmax;
 
 /// Mean over the batch of CE(p, softmax(z/T)) for target distributions p and logits z, both `[batch, classes]`.
 ///
 /// With soft labels p = softmax(z_t/T) of a teacher this is defensive distillation (Papernot 2016, equation 2 and section IV);
 /// with one-hot p at T = 1 it is plain cross-entropy.
 pub fn soft_cross_entropy(logits: Tensor<2>, targets: Tensor<2>, temperature: f64) -> Tensor<1> {
-    let [batch, _] = logits.dims();
-    (log_softmax(logits.div_scalar(temperature), 1) * targets).sum().div_scalar(-(batch as f64))
+    limbeck_kernels::soft_cross_entropy(logits, targets, temperature)
 }
 
 /// Mean entropy of distributions `[batch, classes]` in nats: the least that [`soft_cross_entropy`] can be.

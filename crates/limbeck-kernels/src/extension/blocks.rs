@@ -1,19 +1,18 @@
-//! The kernels as operations of Burn's CPU backend, with their gradients.
+//! Convolution blocks, pooling and layouts.
 //!
 //! Tensors are channels-last. An operation has a fixed number of tensors, so an input, residual or factor that a call has no use
 //! for is a [`nothing`](crate::block::nothing) of one element: a constant that [`Spec`] says to ignore.
 
 use std::sync::Arc;
 
+use super::{buffer, floats, shape, tensor};
+use crate::cpu::{self, Buffer, Finish, Gradients, Isa, Plan, Precision, Sampling, Tail, Wanted, Winner};
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients as Graph;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Flex, backend_extension};
-use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
-
-use crate::cpu::{self, Buffer, Finish, Gradients, Isa, Plan, Precision, Sampling, Tail, Wanted, Winner};
 
 /// What a block does, beside its tensors.
 #[derive(Clone, Copy, Debug)]
@@ -279,8 +278,12 @@ impl Blocks for Flex {
     fn squashed_channels_first(images: FlexTensor, squash: bool) -> FlexTensor {
         let images = images.to_contiguous();
         let [count, height, width, channels] = shape(&images);
-        let map = |_: usize, value: f32| if squash { 1.0 / (1.0 + (-value).exp()) } else { value };
-        let result = cpu::channels_first(floats(&images), channels, height * width, map);
+        let (values, pixels) = (floats(&images), height * width);
+        let result = if squash {
+            cpu::logistic_channels_first(Isa::best(), values, channels, pixels)
+        } else {
+            cpu::channels_first(values, channels, pixels, |_, value| value)
+        };
         buffer(result, vec![count, channels, height, width])
     }
 }
@@ -455,23 +458,4 @@ fn pooled(input: &FlexTensor) -> (FlexTensor, Vec<Winner>) {
     let [images, height, width, channels] = shape(&input);
     let (output, winners) = cpu::max_pool(Isa::best(), floats(&input), [height, width], channels);
     (buffer(output, vec![images, height / 2, width / 2, channels]), winners)
-}
-
-pub(crate) fn floats(tensor: &FlexTensor) -> &[f32] {
-    tensor.as_slice().expect("a contiguous float tensor")
-}
-
-fn shape<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
-    let sides: Vec<usize> = tensor.layout().shape().iter().copied().collect();
-    sides.try_into().expect("a tensor of the operation's rank")
-}
-
-fn tensor(values: Vec<f32>, shape: Vec<usize>) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(values, shape))
-}
-
-/// A tensor whose memory goes back to the pool with its last clone.
-pub(crate) fn buffer(values: Buffer, shape: Vec<usize>) -> FlexTensor {
-    let bytes = Bytes::from_shared(bytes::Bytes::from_owner(values), AllocationProperty::Native);
-    FlexTensor::from_data(TensorData::from_bytes(bytes, shape, DType::F32))
 }
