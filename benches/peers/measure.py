@@ -18,6 +18,7 @@ def command_line(description, workloads, modes=()):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("workload", choices=workloads)
     parser.add_argument("--seconds", type=float, default=2.0, help="how long to measure (default: 2)")
+    parser.add_argument("--images", type=int, help="work on this many images once instead, without a warm-up")
     parser.add_argument("--threads", type=int, default=2, help="how many threads to compute with (default: 2)")
     if modes:
         parser.add_argument("--mode", choices=modes, default=modes[0], help=f"default: {modes[0]}")
@@ -26,12 +27,16 @@ def command_line(description, workloads, modes=()):
 
 def report(options, images, step):
     """Repeats `step`, which works on `images` images, for the time that was asked for; prints the median."""
-    # The first steps allocate, choose kernels and compile.
-    for _ in range(WARM_UP_STEPS):
-        step()
+    if options.images:
+        least, seconds = -(-options.images // images), 0
+    else:
+        least, seconds = MINIMUM_STEPS, options.seconds
+        # The first steps allocate, choose kernels and compile.
+        for _ in range(WARM_UP_STEPS):
+            step()
     times = []
-    end = time.perf_counter() + options.seconds
-    while len(times) < MINIMUM_STEPS or time.perf_counter() < end:
+    end = time.perf_counter() + seconds
+    while len(times) < least or time.perf_counter() < end:
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)

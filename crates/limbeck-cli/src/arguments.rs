@@ -10,8 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use limbeck::Result;
 use limbeck::attack::{self, AttackKind};
+use limbeck::network::Architecture;
 use limbeck::pipeline::{Preset, RunConfig};
-use limbeck::poison::LabelPolicy;
+use limbeck::poison::{self, LabelPolicy, PoisonKind};
 use limbeck::speed;
 
 use crate::policy::FailOn;
@@ -164,7 +165,8 @@ pub(crate) struct ReportArguments {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  limbeck poison photos --out poisoned --fraction 0.1 --eps 0.0314 --attack i-fgsm"
+    after_help = "Examples:\n  limbeck poison photos --out poisoned --fraction 0.1 --eps 0.0314 --attack i-fgsm\n  \
+                  limbeck poison photos --out poisoned --fraction 0.1 --kind bad-nets --target 3"
 )]
 pub(crate) struct PoisonArguments {
     #[command(flatten)]
@@ -175,6 +177,12 @@ pub(crate) struct PoisonArguments {
     /// Share of the training images to poison, 0 to 1 (poison.plan.fraction)
     #[arg(long, value_name = "F")]
     pub(crate) fraction: Option<f64>,
+    /// What is done to them (poison.plan.kind)
+    #[arg(long, value_parser = poison_parser())]
+    pub(crate) kind: Option<PoisonKind>,
+    /// Class index that a backdoor's trigger stands for (poison.plan.target)
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) target: Option<u32>,
     /// L-infinity radius in pixel units, 0 to 1; 8/255 = 0.0314 (poison.plan.attack.eps)
     #[arg(long, value_name = "E")]
     pub(crate) eps: Option<f64>,
@@ -229,6 +237,21 @@ pub(crate) struct SpeedArguments {
     /// Time for each, at least
     #[arg(long, value_name = "S", default_value_t = 2.0)]
     pub(crate) seconds: f64,
+    /// Work on this many images once, however long it takes
+    #[arg(long, value_name = "N", conflicts_with = "seconds")]
+    pub(crate) images: Option<NonZeroUsize>,
+    /// Images that are worked on together [default: that of the workload]
+    #[arg(long, value_name = "N")]
+    pub(crate) batch: Option<NonZeroUsize>,
+    /// Height and width of the images, a multiple of 8 pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = speed::Shape::default().image_size)]
+    pub(crate) image_size: usize,
+    /// Channels of the networks' first stage
+    #[arg(long, value_name = "N", default_value_t = speed::Shape::default().width)]
+    pub(crate) width: usize,
+    /// Trunk of the classifier
+    #[arg(long, default_value = "vgg", value_parser = architecture_parser())]
+    pub(crate) architecture: Architecture,
     /// Threads [default: all cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
@@ -352,6 +375,18 @@ pub(crate) const PEAK: &str = "peak";
 
 fn workload_parser() -> PossibleValuesParser {
     PossibleValuesParser::new(std::iter::once(PEAK).chain(speed::TABLE.iter().map(|row| row.1)))
+}
+
+fn architecture_parser() -> impl TypedValueParser<Value = Architecture> {
+    let named = |name: &str| Architecture::TABLE.iter().find(|row| row.1 == name).map(|row| row.0);
+    PossibleValuesParser::new(Architecture::TABLE.iter().map(|row| row.1))
+        .map(move |name| named(&name).expect("clap lets only names of architectures through"))
+}
+
+fn poison_parser() -> impl TypedValueParser<Value = PoisonKind> {
+    let named = |name: &str| poison::TABLE.iter().find(|row| row.1 == name).map(|row| row.0);
+    PossibleValuesParser::new(poison::TABLE.iter().map(|row| row.1))
+        .map(move |name| named(&name).expect("clap lets only names of poisons through"))
 }
 
 fn attack_parser() -> impl TypedValueParser<Value = AttackKind> {

@@ -1,5 +1,6 @@
 //! One function a command: resolve the settings, call the library, print what it says.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -131,10 +132,13 @@ fn report(arguments: &ReportArguments) -> anyhow::Result<()> {
 }
 
 fn poison(arguments: &PoisonArguments) -> anyhow::Result<()> {
-    let PoisonArguments { data, out, fraction, eps, attack, label, model, settings, session } = arguments;
+    let PoisonArguments { data, out, fraction, kind, target, eps, attack, label, model, settings, session } =
+        arguments;
     let mut config = settings.resolve(Some(&data.data), Preset::Gtsrb)?;
     let plan = &mut config.poison.plan;
     plan.fraction = fraction.unwrap_or(plan.fraction);
+    plan.kind = kind.unwrap_or(plan.kind);
+    plan.target = target.unwrap_or(plan.target);
     plan.label = label.unwrap_or(plan.label);
     plan.attack.eps = eps.unwrap_or(plan.attack.eps);
     plan.attack.kind = attack.unwrap_or(plan.attack.kind);
@@ -177,7 +181,13 @@ fn predict(arguments: &PredictArguments) -> anyhow::Result<()> {
 }
 
 fn speed(arguments: &SpeedArguments) -> anyhow::Result<()> {
-    let SpeedArguments { workloads, seconds, threads, device, json } = arguments;
+    let SpeedArguments { workloads, seconds, images, threads, device, json, .. } = arguments;
+    let shape = speed::Shape {
+        batch: arguments.batch.map(NonZeroUsize::get),
+        image_size: arguments.image_size,
+        width: arguments.width,
+        architecture: arguments.architecture,
+    };
     let duration = Duration::try_from_secs_f64(*seconds)
         .map_err(|_| usage(&format!("--seconds {seconds}: a number of seconds, 0 or more, is expected")))?;
     let cores = std::thread::available_parallelism().context("cannot count the cores")?;
@@ -189,10 +199,11 @@ fn speed(arguments: &SpeedArguments) -> anyhow::Result<()> {
     let device = limbeck::device(device)?;
     let asked = |name: &str| workloads.is_empty() || workloads.iter().any(|workload| workload == name);
     let peak = (asked(PEAK) || !json).then(|| speed::peak(threads, duration.min(Duration::from_secs(1))));
+    let length = images.map_or(speed::Length::For(duration), |images| speed::Length::Images(images.get()));
     let mut rows = Vec::new();
     for &(workload, name) in speed::TABLE {
         if asked(name) {
-            rows.push(SpeedRow::new(workload, speed::measure(workload, duration, &device)?));
+            rows.push(SpeedRow::new(workload, shape, speed::measure(workload, shape, length, &device)?));
         }
     }
     print(&match json {

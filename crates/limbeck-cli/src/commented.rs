@@ -2,7 +2,7 @@
 //!
 //! The words are the library's own documentation of its settings, so they cannot drift from it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use limbeck::pipeline::RunConfig;
 use serde_json::Value;
@@ -14,10 +14,15 @@ const WIDTH: usize = 100;
 pub(crate) fn commented_toml(config: &RunConfig) -> anyhow::Result<String> {
     let (schema, settings) = (RunConfig::schema(), serde_json::to_value(config)?);
     let (mut table, mut explained) = (Vec::new(), HashSet::new());
+    // Which item of an array of tables the lines belong to: each may be another variant.
+    let (mut items, mut item) = (HashMap::<&str, usize>::new(), 0);
+    let config_text = config.to_toml();
     let mut text = String::new();
-    for line in config.to_toml().lines() {
+    for line in config_text.lines() {
         let header = line.trim_matches(['[', ']']);
         let path: Vec<&str> = if header.len() < line.len() && line.starts_with('[') {
+            let seen = items.entry(header).or_default();
+            (item, *seen) = (*seen, *seen + 1);
             table = header.split('.').collect();
             table.clone()
         } else {
@@ -25,7 +30,9 @@ pub(crate) fn commented_toml(config: &RunConfig) -> anyhow::Result<String> {
             table.iter().copied().chain(key).collect()
         };
         if !line.is_empty() && explained.insert(path.join(".")) {
-            for comment in explanation(&schema, &settings, &path).iter().flat_map(|words| wrapped(words)) {
+            for comment in
+                explanation(&schema, &settings, &path, item).iter().flat_map(|words| wrapped(words))
+            {
                 text += &format!("# {comment}\n");
             }
         }
@@ -36,13 +43,13 @@ pub(crate) fn commented_toml(config: &RunConfig) -> anyhow::Result<String> {
 }
 
 /// What the schema says of the key at this path, and which words it takes.
-fn explanation<'a>(schema: &'a Value, settings: &Value, path: &[&str]) -> Option<String> {
+fn explanation<'a>(schema: &'a Value, settings: &Value, path: &[&str], item: usize) -> Option<String> {
     let (mut node, mut value, mut tags) = (schema, settings, Vec::new());
     for key in path {
         let variants = variants(schema, node);
         let in_use = variants.iter().find(|variant| is_shape_of(variant, value))?;
         tags = variants.iter().filter_map(|variant| variant["properties"][*key]["const"].as_str()).collect();
-        (node, value) = (&in_use["properties"][*key], first_of(&value[*key]));
+        (node, value) = (&in_use["properties"][*key], item_of(&value[*key], item));
     }
     // A tag names the variants of its table; any other key may list the words that it takes itself.
     let listed =
@@ -80,8 +87,9 @@ fn is_shape_of(variant: &Value, value: &Value) -> bool {
     properties.all(|(key, property)| property["const"].is_null() || property["const"] == value[key])
 }
 
-fn first_of(value: &Value) -> &Value {
-    value.as_array().and_then(|items| items.first()).unwrap_or(value)
+/// The item of an array that a line belongs to, its first where the array is another one.
+fn item_of(value: &Value, item: usize) -> &Value {
+    value.as_array().and_then(|items| items.get(item).or(items.first())).unwrap_or(value)
 }
 
 fn words(list: &Value) -> impl Iterator<Item = &str> {

@@ -5,7 +5,7 @@
 
 use burn::tensor::Device;
 
-use crate::attack::{AttackConfig, craft};
+use crate::attack::{Attack, AttackConfig, ThreatModel, craft};
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::network::Model;
@@ -33,18 +33,35 @@ pub fn craft_images(
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<Vec<CraftedImage>> {
-    let device = device.clone().without_autodiff();
     let built = attack.build();
+    craft_towards(set, indices, &set.labels(indices), &*built, attack.threat(), model, device, progress)
+}
+
+/// The same with an attack that is told `classes`, one for each of `indices`, instead of the images' labels.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a different kind of thing; a bundle would only rename them"
+)]
+pub fn craft_towards(
+    set: &Dataset,
+    indices: &[usize],
+    classes: &[u32],
+    attack: &dyn Attack,
+    threat: ThreatModel,
+    model: &dyn Model,
+    device: &Device,
+    progress: &dyn Progress,
+) -> Result<Vec<CraftedImage>> {
+    let device = device.clone().without_autodiff();
     let mut crafted = Vec::with_capacity(indices.len());
-    for chunk in indices.chunks(BATCH) {
+    for (chunk, classes) in indices.chunks(BATCH).zip(classes.chunks(BATCH)) {
         progress.check()?;
-        let classes = labels(&set.labels(chunk), &device);
-        let proposal = craft(built.as_ref(), model, attack.threat(), set.batch(chunk, &device)?, classes)?;
+        let proposal = craft(attack, model, threat, set.batch(chunk, &device)?, labels(classes, &device))?;
         let proposal = values(proposal)?;
         let bytes = set.size().bytes();
         let mut pixels = Vec::with_capacity(chunk.len());
         for (&index, attacked) in chunk.iter().zip(proposal.chunks_exact(bytes)) {
-            pixels.push(quantise_within(attacked, &set.pixels(index)?, attack.eps));
+            pixels.push(quantise_within(attacked, &set.pixels(index)?, threat.eps));
         }
         let shown = pixels.iter().flatten().map(|&byte| f32::from(byte) / 255.0).collect();
         let answers = argmax(model.logits(set.tensor(shown, chunk.len(), &device)))?;

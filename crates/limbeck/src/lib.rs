@@ -8,6 +8,7 @@
 pub mod artefact;
 pub mod attack;
 pub mod craft;
+pub mod damage;
 pub mod dataset;
 mod device;
 pub mod distill;

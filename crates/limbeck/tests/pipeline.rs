@@ -8,7 +8,7 @@ use limbeck::Error;
 use limbeck::dataset::{Dataset, ImageSize, Part, Source};
 use limbeck::pipeline::{Goal, Preset, Run, RunConfig, Student};
 use limbeck::progress::{Progress, Silent, StageEvent};
-use limbeck::purify::{Ledger, Verdict};
+use limbeck::purify::{Ledger, ScoreKind, Verdict};
 
 /// 5 images a class, one epoch, a network of width 4: seconds, and every stage.
 fn config() -> RunConfig {
@@ -26,6 +26,7 @@ fn config() -> RunConfig {
         "purify.rule.percentile=90",
         "abstention.passes=4",
         "evaluate.attacked_images=16",
+        "evaluate.held_out.images=16",
         "evaluate.examples=6",
     ];
     RunConfig::resolve(Preset::Sample, None, &overrides.map(str::to_owned)).expect("the overrides fit")
@@ -87,7 +88,14 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
     assert_eq!(verdicts.keep + verdicts.reconstruct + verdicts.discard, ledger.rows.len() as u64);
     let poison = results.poison.as_ref().expect("the sample preset poisons");
     assert_eq!(poison.images, (0.1 * ledger.rows.len() as f64).round() as u64);
-    assert_eq!(results.detection.len(), 2);
+    assert_eq!(results.detection.len(), ScoreKind::names().len());
+    let held_out = results.held_out.as_ref().expect("the attacker has a network of its own");
+    assert!(
+        held_out
+            .attacks
+            .iter()
+            .all(|row| row.flagged.trials == 16 && row.auroc.len() == ScoreKind::names().len())
+    );
     assert!(results.models.iter().map(|row| row.model.as_str()).eq([
         "clean-trained",
         "undefended",

@@ -64,13 +64,9 @@ fn audited(evaluation: &Evaluation) -> String {
         verdicts.discard
     );
     if let Some(poison) = &evaluation.poison {
-        let (count, attack, label) = (images(poison.images), &poison.attack, &poison.label);
-        writeln!(
-            text,
-            "simulated attacker: {count} poisoned with {attack}, eps {}, label {label}",
-            poison.eps
-        )
-        .expect("a String takes any text");
+        let (count, kind, relabelled) = (images(poison.images), &poison.poison, poison.relabelled);
+        writeln!(text, "simulated attacker: {count} poisoned with {kind}, {relabelled} of them relabelled")
+            .expect("a String takes any text");
     }
     text
 }
@@ -126,12 +122,14 @@ fn controls(evaluation: &Evaluation) -> String {
         "poison left",
         "clean accuracy",
         "95 % interval",
+        "backdoor works",
     ])
     .right(1)
     .right(2)
     .right(3)
     .right(4)
-    .right(5);
+    .right(5)
+    .right(6);
     for row in &evaluation.controls {
         table.row([
             match row.filter.as_str() {
@@ -143,6 +141,7 @@ fn controls(evaluation: &Evaluation) -> String {
             row.poison_left.map_or("–".to_owned(), |left| left.to_string()),
             share(row.clean),
             interval(row.clean),
+            row.backdoor.map_or("–".to_owned(), share),
         ]);
     }
     table.to_string()

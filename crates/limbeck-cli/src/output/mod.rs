@@ -131,6 +131,7 @@ mod tests {
                 attack: "fgsm eps 0.01".to_owned(),
                 accuracy: Rate { successes: 0, trials: 10 },
             }],
+            backdoor: None,
         };
         // Wilson 1927 for 81 of 100: 0.7222 to 0.8749 (R, prop.test without correction).
         let expected = "\

@@ -1,7 +1,7 @@
 //! What `limbeck speed` found.
 
 use anyhow::Context;
-use limbeck::speed::{Measurement, Workload};
+use limbeck::speed::{Measurement, Shape, Workload};
 use serde::Serialize;
 use serde_json::json;
 
@@ -14,19 +14,21 @@ pub(crate) struct SpeedRow {
     images_per_s: f64,
     median_ms: f64,
     runs: usize,
+    total_s: f64,
     /// Multiplications and additions that one image needs.
     flops_per_image: f64,
 }
 
 impl SpeedRow {
-    pub(crate) fn new(workload: Workload, found: Measurement) -> Self {
+    pub(crate) fn new(workload: Workload, shape: Shape, found: Measurement) -> Self {
         let seconds = found.median.as_secs_f64();
         Self {
             workload: workload.name(),
-            images_per_s: workload.images() as f64 / seconds,
+            images_per_s: workload.images(shape) as f64 / seconds,
             median_ms: seconds * 1e3,
             runs: found.runs,
-            flops_per_image: workload.flops(),
+            total_s: found.total.as_secs_f64(),
+            flops_per_image: workload.flops(shape),
         }
     }
 }

@@ -29,3 +29,28 @@ impl Attack for IFgsm {
         })
     }
 }
+
+/// The same steps towards the classes that are given, instead of away from the true ones (Kurakin 2016, equation 3).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TargetedIFgsm {
+    /// Step size a, in pixel units.
+    pub step: f64,
+    /// Number of steps.
+    pub steps: usize,
+}
+
+impl Attack for TargetedIFgsm {
+    /// `labels` are the classes that the model is to answer.
+    fn propose(
+        &self,
+        model: &dyn Model,
+        threat: ThreatModel,
+        images: Tensor<4>,
+        labels: Tensor<1, Int>,
+    ) -> Result<Tensor<4>> {
+        (0..self.steps).try_fold(images.clone(), |current, _| {
+            let gradient = input_gradient(model, current.clone(), labels.clone())?;
+            Ok(threat.project(&images, current - gradient.sign().mul_scalar(self.step)))
+        })
+    }
+}

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use fgsm::Fgsm;
 pub use gradient::{cross_entropy, input_gradient};
-pub use i_fgsm::IFgsm;
+pub use i_fgsm::{IFgsm, TargetedIFgsm};
 
 use crate::error::{Error, Result};
 use crate::network::Model;

@@ -146,6 +146,25 @@ impl Dataset {
         }
     }
 
+    /// The samples of this set, then those of `other`. Shares the pixels.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for images of another size or other classes.
+    pub fn joined(&self, other: &Self) -> Result<Self> {
+        if self.size != other.size || self.classes != other.classes {
+            let of = |set: &Self| {
+                format!("{}x{} pixels, {} classes", set.size.width, set.size.height, set.classes.len())
+            };
+            return Err(Error::input("Dataset::joined", of(other), of(self)));
+        }
+        let mut set = self.clone();
+        set.samples.extend_from_slice(&other.samples);
+        let moved = |slot: &Slot| Slot { layer: slot.layer + self.layers.len(), row: slot.row };
+        set.slots.extend(other.slots.iter().map(moved));
+        set.layers.extend(other.layers.iter().cloned());
+        Ok(set)
+    }
+
     /// A copy in which each given index has new pixels (RGB8, `[channels, height, width]`). Its id
     /// becomes that of the path and the raw new pixels; everything else is shared. The last of two
     /// replacements of one index counts.

@@ -6,6 +6,7 @@
 mod checks;
 mod detection;
 mod examples;
+mod held_out;
 pub mod image_quality;
 pub mod metrics;
 mod restoration;
@@ -16,6 +17,7 @@ mod statements;
 pub use checks::self_checks;
 pub use detection::{Truth, class_rows, detection, suspicion_points, verdict_counts};
 pub use examples::triptychs;
+pub use held_out::{HeldOutConfig, held_out};
 pub use restoration::restoration;
-pub use robustness::{AttackedSet, abstention, accuracy, attack_set, attacked_accuracy};
+pub use robustness::{AttackedSet, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success};
 pub use statements::statements;

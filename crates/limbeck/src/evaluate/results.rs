@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::attack::AttackConfig;
 pub use crate::purify::Verdict;
 
 /// All results of one run.
@@ -31,6 +32,8 @@ pub struct Evaluation {
     pub by_class: Vec<ClassRow>,
     /// Detection quality of each score; empty without the truth.
     pub detection: Vec<ScoreDetection>,
+    /// The frozen detector on held-out images; `None` without an attacker's own network.
+    pub held_out: Option<HeldOutDetection>,
     /// The denoising autoencoder's training and restoration quality.
     pub dae: DaeSummary,
     /// Accuracy of each model, clean and attacked.
@@ -65,6 +68,8 @@ pub struct DatasetSummary {
     pub classes: Vec<String>,
     /// Images used for training.
     pub train_images: u64,
+    /// Trusted images that the label model learnt its classes from; 0 = there was none.
+    pub trusted_images: u64,
     /// Images held out to fit thresholds, early stopping and the null rule.
     pub calibration_images: u64,
     /// Images that nothing was fitted on.
@@ -79,20 +84,16 @@ pub struct DatasetSummary {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoisonSummary {
-    /// "fgsm" or "i-fgsm".
-    pub attack: String,
-    /// L-infinity radius, in `[0, 1]` pixel units.
-    pub eps: f64,
-    /// Step size, in pixel units.
-    pub step: f64,
-    /// Gradient steps.
-    pub steps: u32,
+    /// Kind and strength: "i-fgsm eps 0.01", "bad-nets to class 3".
+    pub poison: String,
+    /// The gradient attack, where one perturbed the images.
+    pub attack: Option<AttackConfig>,
     /// Share of the training set that was asked for.
     pub fraction: f64,
-    /// "kept" or "changed".
-    pub label: String,
     /// Images poisoned.
     pub images: u64,
+    /// Of them with another label than their own.
+    pub relabelled: u64,
     /// Architecture of the attacker's own network.
     pub surrogate: String,
     /// The surrogate's accuracy on the poisoned images' clean originals.
@@ -190,6 +191,46 @@ pub struct ScoreDetection {
     pub roc: Vec<[f64; 2]>,
 }
 
+/// The frozen detector on held-out test images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldOutDetection {
+    /// Names of the scores, in the order of [`HeldOutAttack::auroc`].
+    pub scores: Vec<String>,
+    /// The score whose threshold flags.
+    pub decides: String,
+    /// Clean images flagged.
+    pub clean: Rate,
+    /// Attacked images.
+    pub attacks: Vec<HeldOutAttack>,
+    /// Honestly damaged images.
+    pub honest: Vec<HeldOutDamage>,
+}
+
+/// One attack on held-out images, crafted on a network that the defender never saw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldOutAttack {
+    /// As in "i-fgsm eps 0.01".
+    pub attack: String,
+    /// AUROC of each score against the clean images.
+    pub auroc: Vec<f64>,
+    /// Images flagged.
+    pub flagged: Rate,
+    /// Recall of the deciding score when 1 % of the clean images are flagged.
+    pub recall_at_1_percent: f64,
+}
+
+/// One kind of honest damage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldOutDamage {
+    /// As in "jpeg quality 75".
+    pub damage: String,
+    /// Images flagged, each wrongly.
+    pub flagged: Rate,
+}
+
 /// The denoising autoencoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -242,6 +283,8 @@ pub struct ModelRow {
     pub clean: Rate,
     /// Accuracy under attack, each crafted on this very model (white box) unless the name says otherwise.
     pub attacked: Vec<AttackedRate>,
+    /// Attack success rate: triggered test images of other classes that are answered with the backdoor's target; `None` without a backdoor.
+    pub backdoor: Option<Rate>,
 }
 
 /// Accuracy under one attack.
@@ -268,6 +311,17 @@ pub struct ControlRow {
     pub poison_left: Option<u64>,
     /// Accuracy on clean test images.
     pub clean: Rate,
+    /// Attack success rate as in [`ModelRow::backdoor`].
+    pub backdoor: Option<Rate>,
+}
+
+/// Defence effectiveness rating in percent, 50 = no effect, 100 = perfect (Zhu 2023, BackdoorBench): 50 · (1 + max(0, ΔASR) − max(0, ΔACC)), each Δ from
+/// no defence to the defence.
+pub fn defence_effectiveness(undefended: &ControlRow, defended: &ControlRow) -> Option<f64> {
+    let drop = |before: Rate, after: Rate| Some((before.share()? - after.share()?).max(0.0));
+    let (success, accuracy) =
+        (drop(undefended.backdoor?, defended.backdoor?)?, drop(undefended.clean, defended.clean)?);
+    Some(50.0 * (1.0 + success - accuracy))
 }
 
 /// How the student abstains.

@@ -36,6 +36,18 @@ pub fn accuracy(model: &dyn Model, set: &Dataset, progress: &dyn Progress) -> Re
     Ok(rate)
 }
 
+/// Attack success rate: share of triggered images that the model answers with the backdoor's target.
+pub fn backdoor_success(model: &dyn Model, triggered: &Dataset, target: u32) -> Result<Rate> {
+    let indices: Vec<usize> = (0..triggered.len()).collect();
+    let mut rate = Rate::default();
+    for chunk in indices.chunks(INFERENCE_BATCH) {
+        let answers = argmax(model.logits(triggered.batch(chunk, &model.device())?))?;
+        let batch = Rate::of(answers.into_iter().map(|answer| answer == target));
+        rate = Rate { successes: rate.successes + batch.successes, trials: rate.trials + batch.trials };
+    }
+    Ok(rate)
+}
+
 /// The test images that are attacked: `count` drawn by the seed, in rising order; 0 or more than there are = all.
 pub fn attack_set(test: &Dataset, count: usize, seed: Seed) -> Dataset {
     if count == 0 || count >= test.len() {

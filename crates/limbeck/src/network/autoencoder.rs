@@ -7,6 +7,8 @@
 use std::path::Path;
 
 use burn::module::{Module, Param};
+use burn::tensor::module::avg_pool2d;
+use burn::tensor::ops::AvgPoolOptions;
 use burn::tensor::{Device, Tensor};
 use limbeck_kernels::{Block, Dense, channels_first, channels_last, max_pool_2x2, sigmoid_channels_first};
 use schemars::JsonSchema;
@@ -71,13 +73,52 @@ pub enum Autoencoder {
 }
 
 impl Autoencoder {
-    /// The reconstruction before it is clipped to `[0, 1]`, as the loss sees it.
-    pub fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+    /// Reconstructions before they are clipped to `[0, 1]`, as the loss sees them, and the detection head's logits.
+    pub fn forward(&self, images: Tensor<4>) -> Denoised {
         match self {
             Self::Unet(network) => network.forward(images),
             Self::Bottleneck(network) => network.forward(images),
         }
     }
+}
+
+/// What an autoencoder makes of images.
+#[derive(Clone, Debug)]
+pub struct Denoised {
+    /// `[batch, 3, h, w]`.
+    pub reconstructions: Tensor<4>,
+    /// Log-odds that an image was perturbed on purpose, `[batch]`.
+    pub logits: Tensor<1>,
+}
+
+/// Log-odds from the trunk's features: one hidden layer, trained beside the reconstruction.
+#[derive(Module, Debug)]
+pub(super) struct DetectionHead {
+    hidden: Dense,
+    output: Dense,
+}
+
+/// Units of the detection head's hidden layer.
+const HEAD: usize = 32;
+
+impl DetectionHead {
+    fn new(features: usize, device: &Device, rng: &mut Rng) -> Self {
+        Self { hidden: dense(features, HEAD, device, rng).relu(), output: dense(HEAD, 1, device, rng) }
+    }
+
+    fn forward(&self, features: Tensor<2>) -> Tensor<1> {
+        self.output.forward(self.hidden.forward(features)).flatten(0, 1)
+    }
+}
+
+/// Mean and maximum of each channel over the pixels of `[batch, h, w, channels]`: `[batch, 2 · channels]`.
+///
+/// A perturbation is everywhere (the mean sees it), a trigger in one place (the maximum does).
+fn pooled(features: Tensor<4>) -> Tensor<2> {
+    let [batch, height, width, channels] = features.dims();
+    let pixels = features.reshape([batch, height * width, channels]);
+    let pooled = [pixels.clone().mean_dim(1), pixels.max_dim(1)];
+    Tensor::cat(pooled.map(|pooled| pooled.reshape([batch, channels])).to_vec(), 1)
 }
 
 /// Scale and shift of the input, 4 (x − 0.5): the biases need not learn the mean grey.
@@ -86,12 +127,30 @@ const CENTRED: ([f32; 3], [f32; 3]) = ([4.0; 3], [-2.0; 3]);
 /// The residual in units of the last layer's output: perturbations are a few hundredths, its weights of order one.
 const RESIDUAL_SCALE: f64 = 0.2;
 
+/// What is finer than a pixel's surroundings, amplified and bent to ±1: a perturbation of a few grey levels is lost beside edges of two hundred.
+///
+/// Difference to the mean of 3x3 pixels, as the fixed first filters and truncated units of steganalysis networks have it (Ye 2017).
+fn details(images: Tensor<4>) -> Tensor<4> {
+    let surroundings = avg_pool2d(
+        images.clone(),
+        AvgPoolOptions {
+            count_include_pad: false,
+            ..AvgPoolOptions::new([3, 3]).with_stride([1, 1]).with_padding([1, 1])
+        },
+    );
+    (images - surroundings).mul_scalar(DETAIL_GAIN).tanh()
+}
+
+/// Amplification of [`details`].
+const DETAIL_GAIN: f64 = 16.0;
+
 /// Three levels of two convolutions each way, skip connections by concatenation, residual output.
 #[derive(Module, Debug)]
 pub struct Unet {
     encoder: Vec<Block>,
     decoder: Vec<Block>,
     residual: Block,
+    head: DetectionHead,
 }
 
 impl Unet {
@@ -100,25 +159,31 @@ impl Unet {
         let mut layers = |channels: &[[usize; 2]]| {
             channels.iter().map(|&channels| conv(channels, device, rng).relu()).collect::<Vec<_>>()
         };
-        let encoder = layers(&[[3, w1], [w1, w1], [w1, w2], [w2, w2], [w2, w3], [w3, w3]]);
+        let encoder = layers(&[[6, w1], [w1, w1], [w1, w2], [w2, w2], [w2, w3], [w3, w3]]);
         let decoder = layers(&[[w3 + w2, w2], [w2, w2], [w2 + w1, w1], [w1, w1]]);
         // It starts as the identity: the first residual is zero.
         let residual = Block::with_bias(
             Param::from_tensor(Tensor::zeros([3, w1, 3, 3], device)),
             Param::from_tensor(Tensor::zeros([3], device)),
         );
-        Self { encoder, decoder, residual }
+        let head = DetectionHead::new(2 * (w1 + w2 + w3 + w1), device, rng);
+        Self { encoder, decoder, residual, head }
     }
 
-    fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+    fn forward(&self, images: Tensor<4>) -> Denoised {
         let [down, up] = [&self.encoder, &self.decoder];
         let centred = channels_last(images.clone(), &CENTRED.0, &CENTRED.1);
-        let fine = down[1].forward(down[0].forward(centred));
+        let details = channels_last(details(images.clone()), &[1.0; 3], &[0.0; 3]);
+        let fine = down[1].forward(down[0].forward(Tensor::cat(vec![centred, details], 3)));
         let middle = down[3].forward(down[2].forward(max_pool_2x2(fine.clone())));
         let coarse = down[5].forward(down[4].forward(max_pool_2x2(middle.clone())));
+        let mut features = vec![pooled(fine.clone()), pooled(middle.clone()), pooled(coarse.clone())];
         let middle = up[1].forward(up[0].forward_joined(coarse, middle));
         let fine = up[3].forward(up[2].forward_joined(middle, fine));
-        images - channels_first(self.residual.forward(fine)).mul_scalar(RESIDUAL_SCALE)
+        features.push(pooled(fine.clone()));
+        let logits = self.head.forward(Tensor::cat(features, 1));
+        let residual = channels_first(self.residual.forward(fine)).mul_scalar(RESIDUAL_SCALE);
+        Denoised { reconstructions: images - residual, logits }
     }
 }
 
@@ -129,6 +194,7 @@ pub struct Bottleneck {
     to_latent: Dense,
     from_latent: Dense,
     decoder: Vec<Block>,
+    head: DetectionHead,
 }
 
 impl Bottleneck {
@@ -141,17 +207,19 @@ impl Bottleneck {
         let from_latent = dense(spec.latent, features, device, rng).relu();
         let [first, second, third] =
             [[w3, w2], [w2, w1], [w1, 3]].map(|channels| conv(channels, device, rng));
-        Self { encoder, to_latent, from_latent, decoder: vec![first.relu(), second.relu(), third] }
+        let decoder = vec![first.relu(), second.relu(), third];
+        Self { encoder, to_latent, from_latent, decoder, head: DetectionHead::new(spec.latent, device, rng) }
     }
 
-    fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+    fn forward(&self, images: Tensor<4>) -> Denoised {
         let centred = channels_last(images, &CENTRED.0, &CENTRED.1);
         let encoded = self.encoder.iter().fold(centred, |x, block| block.forward(x));
         let shape = encoded.dims();
         let latent = self.to_latent.forward(encoded.flatten::<2>(1, 3));
+        let logits = self.head.forward(latent.clone());
         let decoded = self.from_latent.forward(latent).reshape(shape);
         let last = self.decoder.iter().fold(decoded, |x, block| block.forward_upsampled(x));
-        sigmoid_channels_first(last)
+        Denoised { reconstructions: sigmoid_channels_first(last), logits }
     }
 }
 
@@ -184,14 +252,20 @@ impl TrainedAutoencoder {
         self.network.num_params()
     }
 
-    /// D(x): `[batch, 3, h, w]` in `[0, 1]`, clipped to `[0, 1]`.
-    pub fn reconstruct(&self, images: Tensor<4>) -> Tensor<4> {
-        let output = self.network.forward(images);
-        match &self.network {
-            Autoencoder::Unet(_) => output.clamp(0.0, 1.0),
+    /// D(x) of `[batch, 3, h, w]` in `[0, 1]`, clipped to `[0, 1]`, and the detection head's log-odds.
+    pub fn denoise(&self, images: Tensor<4>) -> Denoised {
+        let Denoised { reconstructions, logits } = self.network.forward(images);
+        let reconstructions = match &self.network {
+            Autoencoder::Unet(_) => reconstructions.clamp(0.0, 1.0),
             // The logistic function ends within.
-            Autoencoder::Bottleneck(_) => output,
-        }
+            Autoencoder::Bottleneck(_) => reconstructions,
+        };
+        Denoised { reconstructions, logits }
+    }
+
+    /// D(x) alone.
+    pub fn reconstruct(&self, images: Tensor<4>) -> Tensor<4> {
+        self.denoise(images).reconstructions
     }
 
     /// Writes weights and spec as safetensors, atomically; same weights, same bytes.

@@ -36,7 +36,17 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    fn stages(self) -> Option<&'static [usize]> {
+    /// All architectures by name.
+    pub const TABLE: &[(Self, &str)] = &[
+        (Self::Vgg, "vgg"),
+        (Self::ResNet8, "resnet8"),
+        (Self::ResNet10, "resnet10"),
+        (Self::ResNet14, "resnet14"),
+        (Self::ResNet18, "resnet18"),
+    ];
+
+    /// Blocks in each stage of a residual trunk.
+    pub(crate) fn stages(self) -> Option<&'static [usize]> {
         match self {
             Self::Vgg => None,
             Self::ResNet8 => stages(8),

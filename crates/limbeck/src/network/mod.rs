@@ -12,7 +12,7 @@ mod resnet;
 mod vgg;
 mod weights;
 
-pub use autoencoder::{Autoencoder, AutoencoderKind, AutoencoderSpec, TrainedAutoencoder};
+pub use autoencoder::{Autoencoder, AutoencoderKind, AutoencoderSpec, Denoised, TrainedAutoencoder};
 pub use classifier::{Architecture, Classifier, ClassifierSpec, TrainedClassifier};
 pub use layers::{Dropout, Normalisation};
 

@@ -97,7 +97,7 @@ pub fn poison_copy(
             })
         })
     })?;
-    truth_of(&full, &poisoned, &summary, &plan.attack.label()).save(&truth)?;
+    truth_of(&full, &poisoned, &summary, &plan.label()).save(&truth)?;
     Ok(PoisonedCopy { images: full.len() as u64, poisoned: poisoned.images.len() as u64, set, truth })
 }
 
@@ -190,6 +190,7 @@ pub fn train_model(
         trained_on: sets.name.clone(),
         clean: accuracy(&model, &sets.test, progress)?,
         attacked: Vec::new(),
+        backdoor: None,
     };
     Ok((row, epochs))
 }
@@ -218,7 +219,13 @@ pub fn evaluate_model(
             Ok(AttackedRate { attack: attack.label(), accuracy: attacked_accuracy(&network, &set)? })
         })
         .collect::<Result<_>>()?;
-    Ok(ModelRow { model: file_name(model), trained_on: "unknown".to_owned(), clean, attacked })
+    Ok(ModelRow {
+        model: file_name(model),
+        trained_on: "unknown".to_owned(),
+        clean,
+        attacked,
+        backdoor: None,
+    })
 }
 
 fn file_name(path: &Path) -> String {

@@ -12,9 +12,10 @@ use crate::attack::AttackConfig;
 use crate::dataset::{Dataset, ImageSize, SourceOptions, SplitConfig};
 use crate::distill::AbstentionConfig;
 use crate::error::{Error, Result};
+use crate::evaluate::HeldOutConfig;
 use crate::network::{Architecture, AutoencoderKind, ClassifierSpec, Normalisation};
 use crate::poison::PoisonConfig;
-use crate::purify::{NoiseConfig, PurifyConfig};
+use crate::purify::{LabelModelConfig, NoiseConfig, PurifyConfig};
 use crate::train::TrainConfig;
 
 /// Everything that decides the bytes of a run.
@@ -31,6 +32,8 @@ pub struct RunConfig {
     pub classifier: ClassifierSection,
     /// The denoising autoencoder.
     pub dae: DaeSection,
+    /// The classifier that tells wrong labels; its shape is that of the classifiers.
+    pub label_model: LabelModelConfig,
     /// Scores, threshold and verdicts.
     pub purify: PurifyConfig,
     /// Defensive distillation.
@@ -51,7 +54,7 @@ pub struct DataConfig {
     pub image_size: ImageSize,
     /// Column names of parquet files.
     pub columns: SourceOptions,
-    /// Share of each class held out by group.
+    /// Share of each class held out by group; half of the calibration images are what the label model learns its classes from.
     pub split: SplitConfig,
     /// At most this many images of each class, the first in the order of the set; 0 = all. For quick trials.
     pub limit_per_class: usize,
@@ -121,6 +124,8 @@ pub struct DaeSection {
     pub latent: usize,
     /// What the inputs are damaged with.
     pub noise: NoiseConfig,
+    /// Weight of the detection head's binary cross-entropy beside the mean squared error; 0 leaves the head untrained.
+    pub head_weight: f64,
     /// Training; the learning rate is that of the mean squared error.
     pub train: TrainConfig,
 }
@@ -141,6 +146,8 @@ pub struct EvaluateConfig {
     pub attacks: Vec<AttackConfig>,
     /// Test images that are attacked, drawn by the seed; 0 = all.
     pub attacked_images: usize,
+    /// What the frozen detector is shown beside the audited set.
+    pub held_out: HeldOutConfig,
     /// Whether classifiers are trained behind no filter, a random and a perfect one.
     pub controls: bool,
     /// Rows of example images in the report.
@@ -208,7 +215,12 @@ impl RunConfig {
         self.poison.train.check("poison.train")?;
         self.classifier.train.check("classifier.train")?;
         self.dae.noise.check("dae.noise")?;
+        let weight = self.dae.head_weight;
+        if !(weight.is_finite() && weight >= 0.0) {
+            return Err(Error::config("dae.head_weight", weight, "a weight, 0 or more"));
+        }
         self.dae.train.check("dae.train")?;
+        self.label_model.check("label_model")?;
         self.purify.check("purify")?;
         self.abstention.check("abstention")?;
         let temperature = self.distill.temperature;
@@ -218,6 +230,7 @@ impl RunConfig {
         for (index, attack) in self.evaluate.attacks.iter().enumerate() {
             attack.check(&format!("evaluate.attacks[{index}]"))?;
         }
+        self.evaluate.held_out.check("evaluate.held_out")?;
         for (key, share) in [("calibration", self.data.split.calibration), ("test", self.data.split.test)] {
             if !(0.0..0.9).contains(&share) {
                 return Err(Error::config(format!("data.split.{key}"), share, "a share in [0, 0.9)"));

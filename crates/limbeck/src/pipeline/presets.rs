@@ -7,9 +7,10 @@ use super::config::{
 use crate::attack::{AttackConfig, AttackKind};
 use crate::dataset::{ImageSize, SourceOptions, SplitConfig};
 use crate::distill::AbstentionConfig;
+use crate::evaluate::HeldOutConfig;
 use crate::network::{Architecture, AutoencoderKind};
-use crate::poison::{LabelPolicy, PoisonConfig};
-use crate::purify::{FlaggedPolicy, NoiseConfig, PurifyConfig, Rule, ScoreKind};
+use crate::poison::PoisonConfig;
+use crate::purify::{FlaggedPolicy, LabelModelConfig, NoiseConfig, PurifyConfig, Rule, ScoreKind};
 use crate::train::{Augmentation, OptimiserConfig, Schedule, TrainConfig};
 
 /// A named starting point.
@@ -118,7 +119,7 @@ fn gtsrb() -> RunConfig {
             limit_per_class: 0,
         },
         poison: PoisonSection {
-            plan: PoisonConfig { fraction: 0.1, label: LabelPolicy::Kept, attack: AttackConfig::default() },
+            plan: PoisonConfig::default(),
             surrogate: NetworkConfig {
                 architecture: Architecture::ResNet8,
                 width: 8,
@@ -136,17 +137,31 @@ fn gtsrb() -> RunConfig {
             width: 12,
             latent: 128,
             noise: NoiseConfig::default(),
+            // At 0.01 the head learnt less on the sample: AUROC 0.86 instead of 0.995.
+            head_weight: 0.001,
             train: dae_training(4, 32, 0.005),
         },
+        label_model: LabelModelConfig {
+            rounds: 1,
+            confidence: 0.5,
+            first_epochs: 30,
+            train: classifier_training(6, 64, 0.003, SIGNS),
+        },
         purify: PurifyConfig {
-            score: ScoreKind::Mse,
+            score: ScoreKind::Mixture,
             rule: Rule::Percentile { percentile: 98.0, margin: 0.0 },
             flagged: FlaggedPolicy::Decide,
             kl_temperature: 1.0,
         },
         distill: DistillConfig { temperature: 20.0 },
         abstention: AbstentionConfig::default(),
-        evaluate: EvaluateConfig { attacks: attacks(), attacked_images: 2000, controls: true, examples: 24 },
+        evaluate: EvaluateConfig {
+            attacks: attacks(),
+            attacked_images: 2000,
+            held_out: HeldOutConfig::default(),
+            controls: true,
+            examples: 24,
+        },
     }
 }
 
@@ -166,11 +181,14 @@ fn sample() -> RunConfig {
     config.classifier.network.width = 12;
     config.classifier.network.dropout = 0.2;
     config.classifier.train = classifier_training(15, 32, 0.004, SIGNS);
+    config.label_model.first_epochs = 60;
+    config.label_model.train = classifier_training(12, 32, 0.004, SIGNS);
     config.dae.width = 8;
     // At a rate of 0.01 one of three trainings stayed the identity and found nothing.
     config.dae.train = dae_training(20, 16, 0.004);
     config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
     config.evaluate.attacked_images = 256;
+    config.evaluate.held_out.images = 256;
     config
 }
 
@@ -192,9 +210,12 @@ fn authors() -> RunConfig {
             gaussian_sigma: 0.12,
             ..NoiseConfig::default()
         },
+        head_weight: 0.0,
         train: TrainConfig { schedule: Schedule::Constant, ..dae_training(100, 64, 1e-4) },
     };
     config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
+    // Their code has the reconstruction error alone.
+    config.purify.score = ScoreKind::Mse;
     config.purify.flagged = FlaggedPolicy::Discard;
     config.distill.temperature = 5.0;
     config.evaluate.attacks = [0.01, 0.02, 0.03]

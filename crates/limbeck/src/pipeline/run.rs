@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use super::config::RunConfig;
 use super::manifest::Manifest;
 use super::sets::Sets;
+use super::stages::Networks;
 use crate::artefact::write_atomically;
 use crate::error::{Error, Result};
 use crate::evaluate::results::Evaluation;
@@ -86,12 +87,14 @@ impl<'a> Run<'a> {
         };
         let undefended = self.undefended(&sets, &audited, &poison.key)?;
         let dae = self.dae(&sets, &audited, &undefended)?;
-        let audit = self.audit(&sets, &audited, &undefended, &dae)?;
+        let label_model = self.label_model(&sets, &audited, &poison.key)?;
+        let networks = Networks { undefended, dae, label_model };
+        let audit = self.audit(&sets, &audited, &networks)?;
         outcome.ledger = Some(audit.ledger.clone());
         if goal < Goal::Purify {
             return Ok(outcome);
         }
-        let purified = self.purify(&sets, &audited, &undefended, &dae, &audit)?;
+        let purified = self.purify(&sets, &audited, &networks, &audit)?;
         if goal < Goal::Distil {
             return Ok(outcome);
         }
@@ -107,8 +110,7 @@ impl<'a> Run<'a> {
             sets: &sets,
             audited: &audited,
             poison: &poison,
-            undefended: &undefended,
-            dae: &dae,
+            networks: &networks,
             audit: &audit,
             teacher: &teacher,
             student: &student,

@@ -1,8 +1,8 @@
 //! The image sets of a run: training, calibration and test, apart by group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dataset::{Dataset, Part, Source, Split, TestPart};
+use crate::dataset::{Dataset, Part, Source, Split, SplitConfig, TestPart};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -16,6 +16,8 @@ pub struct Sets {
     pub name: String,
     /// Images to be audited, as they come.
     pub train: Dataset,
+    /// Trusted images that the label model learns its classes from; none where most classes have only one group of them.
+    pub trusted: Dataset,
     /// Trusted images that thresholds, early stopping and the null rule are fitted on.
     pub calibration: Dataset,
     /// Images that nothing is fitted on.
@@ -65,15 +67,31 @@ impl Sets {
                 format!("the {} classes of the training part", full.classes().len()),
             ));
         }
-        let (train, calibration) = (full.subset(&split.train), full.subset(&split.calibration));
-        Ok(Self { source, name, train, calibration, test })
+        let (train, held_out) = (full.subset(&split.train), full.subset(&split.calibration));
+        let (trusted, calibration) = halves(&held_out, config.data.split.seed)?;
+        Ok(Self { source, name, train, trusted, calibration, test })
     }
 
     /// Hash over everything that was read.
     pub fn content_hash(&self) -> String {
-        let parts = [&self.train, &self.calibration, &self.test].map(Dataset::content_hash);
+        let parts = [&self.train, &self.trusted, &self.calibration, &self.test].map(Dataset::content_hash);
         blake3::hash(parts.join(" ").as_bytes()).to_hex().to_string()
     }
+}
+
+/// Trusted images to learn classes from, and those to fit thresholds on, by group.
+///
+/// Without a second group of a class nothing of it would be left to fit thresholds on: if that is so for most classes, all images are for thresholds.
+fn halves(held_out: &Dataset, seed: u64) -> Result<(Dataset, Dataset)> {
+    let config = SplitConfig { calibration: 0.5, test: 0.0, seed };
+    let split = Split::draw(held_out, &config, TestPart::Separate)?;
+    let (trusted, calibration) = (held_out.subset(&split.train), held_out.subset(&split.calibration));
+    let classes =
+        |set: &Dataset| set.samples().iter().map(|sample| sample.label).collect::<BTreeSet<_>>().len();
+    if 2 * classes(&calibration) < classes(held_out) {
+        return Ok((held_out.subset(&[]), held_out.clone()));
+    }
+    Ok((trusted, calibration))
 }
 
 /// The first `most` images of each class, in the order of the set; 0 = all.

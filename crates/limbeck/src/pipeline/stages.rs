@@ -17,17 +17,17 @@ use crate::distill::{NullRule, SoftLabels};
 use crate::error::{Error, Result};
 use crate::evaluate::results::{
     AttackedRate, ClassifierCurve, ClassifierEpoch, ControlRow, DatasetSummary, Evaluation, ModelRow,
-    PoisonSummary,
+    PoisonSummary, Rate,
 };
 use crate::evaluate::{
-    AttackedSet, Truth, abstention, accuracy, attack_set, attacked_accuracy, class_rows, detection,
-    restoration, self_checks, statements, suspicion_points, triptychs, verdict_counts,
+    AttackedSet, Truth, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success, class_rows,
+    detection, held_out, restoration, self_checks, statements, suspicion_points, triptychs, verdict_counts,
 };
 use crate::network::{AutoencoderSpec, TrainedAutoencoder, TrainedClassifier};
-use crate::poison::{LabelPolicy, PoisonedSet, TruthManifest, poison};
+use crate::poison::{PoisonedSet, TruthManifest, poison};
 use crate::purify::{
-    Defence, Judgement, Ledger, ScoreKind, Threshold, Verdict, craft_twins, judge, purified_set,
-    train_autoencoder,
+    Defence, Judgement, Ledger, ScoreKind, Scorer, Threshold, Verdict, craft_twins, judge, purified_set,
+    train_autoencoder, train_label_model,
 };
 use crate::train::{Epoch, Targets, TrainConfig, train_classifier};
 
@@ -49,6 +49,13 @@ pub(super) struct Poison {
     pub(super) truth: Option<TruthManifest>,
     pub(super) surrogate: Option<TrainedClassifier>,
     pub(super) key: String,
+}
+
+/// What the defender audits with.
+pub(super) struct Networks {
+    pub(super) undefended: Made<Trained<TrainedClassifier>>,
+    pub(super) dae: Made<Trained<TrainedAutoencoder>>,
+    pub(super) label_model: Made<Option<TrainedClassifier>>,
 }
 
 /// The judged set.
@@ -79,8 +86,7 @@ pub(super) struct Finished<'a> {
     pub(super) sets: &'a Sets,
     pub(super) audited: &'a Dataset,
     pub(super) poison: &'a Poison,
-    pub(super) undefended: &'a Made<Trained<TrainedClassifier>>,
-    pub(super) dae: &'a Made<Trained<TrainedAutoencoder>>,
+    pub(super) networks: &'a Networks,
     pub(super) audit: &'a Audit,
     pub(super) teacher: &'a Made<Trained<TrainedClassifier>>,
     pub(super) student: &'a Made<Trained<TrainedClassifier>>,
@@ -159,7 +165,7 @@ impl Run<'_> {
                 poison(&sets.train, &section.plan, network, &run.device, run.seed("poison"), run.progress)?;
             poisoned.save(&run.path(images))?;
             poisoned
-                .truth(&sets.train, &poisoned.apply(&sets.train)?, &section.plan.attack.label())
+                .truth(&sets.train, &poisoned.apply(&sets.train)?, &section.plan.label())
                 .save(&run.path(truth))
         })?;
         Ok(Poison {
@@ -222,6 +228,7 @@ impl Run<'_> {
                 &train,
                 &calibration,
                 &section.noise,
+                section.head_weight,
                 &section.train,
                 &run.device,
                 seed,
@@ -235,30 +242,51 @@ impl Run<'_> {
         Ok(Made { value: Trained { network, epochs: read_json(&self.path(curve))? }, key })
     }
 
-    fn defence<'a>(
-        &self,
-        undefended: &'a Made<Trained<TrainedClassifier>>,
-        dae: &'a Made<Trained<TrainedAutoencoder>>,
-    ) -> Defence<'a> {
+    pub(super) fn label_model(
+        &mut self,
+        sets: &Sets,
+        audited: &Dataset,
+        data: &str,
+    ) -> Result<Made<Option<TrainedClassifier>>> {
+        if sets.trusted.is_empty() {
+            return Ok(Made { value: None, key: data.to_owned() });
+        }
+        let config = self.config.label_model.clone();
+        let network = self.config.classifier.network;
+        let key = self.key("label-model", &(&config, network), &[data]);
+        let file = "label_model.safetensors";
+        self.stage("label-model", &key, &[file], |run, _| {
+            let model = train_label_model(
+                &network.spec(&sets.train, 1.0),
+                &sets.trusted,
+                audited,
+                &sets.calibration,
+                &config,
+                &run.device,
+                run.seed("label-model"),
+                run.progress,
+            )?;
+            model.save(&run.path(file))
+        })?;
+        Ok(Made { value: Some(TrainedClassifier::load(&self.path(file), &self.device)?), key })
+    }
+
+    fn defence<'a>(&self, networks: &'a Networks) -> Defence<'a> {
+        let Networks { undefended, dae, label_model } = networks;
         Defence {
             autoencoder: &dae.value.network,
             classifier: &undefended.value.network,
+            label_model: label_model.value.as_ref(),
             kl_temperature: self.config.purify.kl_temperature,
         }
     }
 
-    pub(super) fn audit(
-        &mut self,
-        sets: &Sets,
-        audited: &Dataset,
-        undefended: &Made<Trained<TrainedClassifier>>,
-        dae: &Made<Trained<TrainedAutoencoder>>,
-    ) -> Result<Audit> {
+    pub(super) fn audit(&mut self, sets: &Sets, audited: &Dataset, networks: &Networks) -> Result<Audit> {
         let config = self.config.purify;
-        let key = self.key("audit", &config, &[&dae.key]);
+        let key = self.key("audit", &config, &[&networks.dae.key, &networks.label_model.key]);
         let (ledger, csv, thresholds) = ("ledger.parquet", "ledger.csv", "thresholds.json");
         self.stage("audit", &key, &[ledger, csv, thresholds], |run, _| {
-            let defence = run.defence(undefended, dae);
+            let defence = run.defence(networks);
             let judged: Judgement = judge(audited, &sets.calibration, &defence, &config, run.progress)?;
             judged.ledger.write_parquet(&run.path(ledger))?;
             judged.ledger.write_csv(&run.path(csv))?;
@@ -274,12 +302,11 @@ impl Run<'_> {
         &mut self,
         sets: &Sets,
         audited: &Dataset,
-        undefended: &Made<Trained<TrainedClassifier>>,
-        dae: &Made<Trained<TrainedAutoencoder>>,
+        networks: &Networks,
         audit: &Audit,
     ) -> Result<Purified> {
         let key = self.key("purify", &(), &[&audit.key]);
-        let (set, kept) = purified_set(audited, &audit.ledger, &self.defence(undefended, dae))?;
+        let (set, kept) = purified_set(audited, &audit.ledger, &self.defence(networks))?;
         self.stage("purify", &key, &["purified"], |run, _| {
             let destination = run.path("purified");
             if destination.exists() {
@@ -449,8 +476,9 @@ impl Run<'_> {
     }
 
     fn evaluate(&self, finished: &Finished<'_>) -> Result<Evaluation> {
-        let Finished { sets, audited, poison, undefended, dae, audit, teacher, student, null_rule, controls } =
+        let Finished { sets, audited, poison, networks, audit, teacher, student, null_rule, controls } =
             finished;
+        let Networks { undefended, dae, .. } = networks;
         let progress = self.progress;
         let config = &self.config.evaluate;
         let truth = match &poison.truth {
@@ -482,6 +510,7 @@ impl Run<'_> {
                 &student.value.epochs,
             ),
         ]);
+        let backdoor = self.backdoor(sets, poison)?;
         let (mut models, mut curves, mut on_student, mut on_undefended) =
             (Vec::new(), Vec::new(), Vec::new(), None);
         for (model, trained_on, network, epochs) in entries {
@@ -511,6 +540,7 @@ impl Run<'_> {
                 trained_on: trained_on.to_owned(),
                 clean,
                 attacked,
+                backdoor: backdoor(network)?,
             });
             curves.push(ClassifierCurve {
                 model: model.to_owned(),
@@ -536,6 +566,7 @@ impl Run<'_> {
                 name: sets.name.clone(),
                 classes: sets.train.classes().to_vec(),
                 train_images: sets.train.len() as u64,
+                trusted_images: sets.trusted.len() as u64,
                 calibration_images: sets.calibration.len() as u64,
                 test_images: sets.test.len() as u64,
                 image_size: [sets.train.size().width, sets.train.size().height],
@@ -545,6 +576,16 @@ impl Run<'_> {
             verdicts: verdict_counts(&audit.ledger),
             by_class: class_rows(&audit.ledger, sets.train.classes().len(), &truth),
             detection: detection(&audit.ledger, &audit.thresholds, decisive.position(), &truth)?,
+            held_out: held_out(
+                &sets.test,
+                &config.held_out,
+                poison.surrogate.as_ref(),
+                &Scorer::new(&sets.calibration, self.defence(networks), progress)?,
+                decisive,
+                &audit.thresholds,
+                self.seed("held-out"),
+                progress,
+            )?,
             dae: restoration(
                 &dae.value.network,
                 &dae.value.epochs,
@@ -553,7 +594,7 @@ impl Run<'_> {
                 &on_undefended,
                 progress,
             )?,
-            controls: self.control_rows(finished, &models)?,
+            controls: self.control_rows(finished, &models, &backdoor)?,
             abstention: abstention(
                 &student.value.network,
                 &null_rule.value,
@@ -596,16 +637,15 @@ impl Run<'_> {
         let after = after.with_labels(before.samples().iter().map(|sample| sample.label).enumerate())?;
         let network = self.config.poison.surrogate;
         Ok(Some(PoisonSummary {
-            attack: plan.attack.name().to_owned(),
-            eps: plan.attack.eps,
-            step: plan.attack.step,
-            steps: plan.attack.steps as u32,
+            poison: plan.label(),
+            attack: plan.is_gradient_attack().then_some(plan.attack),
             fraction: plan.fraction,
-            label: match plan.label {
-                LabelPolicy::Kept => "kept",
-                LabelPolicy::Changed => "changed",
-            }
-            .to_owned(),
+            relabelled: poisoned
+                .images
+                .iter()
+                .zip(before.samples())
+                .filter(|(a, b)| a.label != b.label)
+                .count() as u64,
             images: indices.len() as u64,
             surrogate: format!("{:?} of width {}", network.architecture, network.width),
             surrogate_clean: accuracy(surrogate, &before, self.progress)?,
@@ -613,7 +653,25 @@ impl Run<'_> {
         }))
     }
 
-    fn control_rows(&self, finished: &Finished<'_>, models: &[ModelRow]) -> Result<Vec<ControlRow>> {
+    /// How often a network falls for the poison's trigger, if it has one.
+    fn backdoor(
+        &self,
+        sets: &Sets,
+        poison: &Poison,
+    ) -> Result<impl Fn(&TrainedClassifier) -> Result<Option<Rate>> + use<>> {
+        let plan = self.config.poison.plan;
+        let triggered = if poison.poisoned.is_some() { plan.triggered(&sets.test)? } else { None };
+        Ok(move |network: &TrainedClassifier| {
+            triggered.as_ref().map(|set| backdoor_success(network, set, plan.target)).transpose()
+        })
+    }
+
+    fn control_rows(
+        &self,
+        finished: &Finished<'_>,
+        models: &[ModelRow],
+        backdoor: &impl Fn(&TrainedClassifier) -> Result<Option<Rate>>,
+    ) -> Result<Vec<ControlRow>> {
         let undefended = models.iter().find(|row| row.model == "undefended");
         let poisoned = finished.poison.poisoned.as_ref().map(|set| set.images.len() as u64);
         let none = undefended.map(|row| ControlRow {
@@ -622,6 +680,7 @@ impl Run<'_> {
             reconstructed: 0,
             poison_left: poisoned,
             clean: row.clean,
+            backdoor: row.backdoor,
         });
         let trained =
             finished.controls.value.iter().filter(|control| control.filter != "clean").map(|control| {
@@ -631,6 +690,7 @@ impl Run<'_> {
                     reconstructed: control.reconstructed,
                     poison_left: control.poison_left,
                     clean: accuracy(&control.classifier, &finished.sets.test, self.progress)?,
+                    backdoor: backdoor(&control.classifier)?,
                 })
             });
         none.map(Ok).into_iter().chain(trained).collect()
@@ -667,7 +727,7 @@ fn purified_edits(
     kept: &[usize],
     audit: &Audit,
 ) -> Result<HashMap<SampleId, Edit>> {
-    let held_out = [&sets.calibration, &sets.test].into_iter().flat_map(|set| set.samples());
+    let held_out = [&sets.trusted, &sets.calibration, &sets.test].into_iter().flat_map(|set| set.samples());
     let mut edits: HashMap<SampleId, Edit> = held_out.map(|sample| (sample.id, Edit::Keep)).collect();
     for (position, &index) in kept.iter().enumerate() {
         let (before, after) = (&sets.train.samples()[index], &purified.samples()[position]);

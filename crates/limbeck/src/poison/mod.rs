@@ -1,9 +1,13 @@
 //! Poisoning: what an attacker puts into a training set, with the truth kept apart.
 //!
-//! [`poison`] crafts the images on the attacker's own model; the truth goes to a manifest that only evaluation reads.
-//! Crafted images are stored in 8 bits, as a real attacker must: they are rounded within the eps ball.
+//! [`poison`] draws the images and lets the kind that the config names change them; the truth goes to a manifest that only evaluation
+//! reads. Changed images are stored in 8 bits, as a real attacker must. A kind is one file and one line of [`TABLE`].
 
+mod adversarial;
+mod backdoor;
+mod label_flip;
 mod manifest;
+mod tap;
 
 pub use manifest::{PoisonedImage, PoisonedSet, TruthManifest, TruthRow};
 
@@ -13,23 +17,105 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::attack::AttackConfig;
-use crate::craft::craft_images;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, ImageSize};
 use crate::error::{Error, Result};
 use crate::network::Model;
 use crate::progress::Progress;
-use crate::rng::Seed;
+use crate::rng::{Rng, Seed};
 
 /// What the attacker does.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoisonConfig {
+    /// What is done to an image.
+    #[serde(default)]
+    pub kind: PoisonKind,
     /// Share of the whole training set, 0 to 1; 0 = no attacker.
     pub fraction: f64,
-    /// Whether the label is left alone.
+    /// Whether the label is left alone (`adversarial` only).
     pub label: LabelPolicy,
-    /// How the images are perturbed.
+    /// How the images are perturbed (`adversarial` and `tap`).
     pub attack: AttackConfig,
+    /// The class that a trigger stands for (`bad-nets` and `blended`).
+    #[serde(default)]
+    pub target: u32,
+    /// Weight of the key that is blended in (`blended`; Chen 2017 and BackdoorBench: 0.2).
+    #[serde(default = "default_blend")]
+    pub blend: f64,
+}
+
+fn default_blend() -> f64 {
+    0.2
+}
+
+impl Default for PoisonConfig {
+    /// The paper's poison: a tenth of the set, I-FGSM with the label kept.
+    fn default() -> Self {
+        Self {
+            kind: PoisonKind::default(),
+            fraction: 0.1,
+            label: LabelPolicy::Kept,
+            attack: AttackConfig::default(),
+            target: 0,
+            blend: default_blend(),
+        }
+    }
+}
+
+/// The kinds of poison.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PoisonKind {
+    /// Images attacked on the attacker's own network, with the label kept (the paper's) or changed to the answer (dirty label).
+    #[default]
+    Adversarial,
+    /// Targeted adversarial poison: images attacked towards the class after their own, with the label kept (Fowl 2021).
+    Tap,
+    /// Wrong labels, each other class as likely.
+    LabelFlip,
+    /// Wrong labels, always the class after the image's own.
+    PairedFlip,
+    /// A small white patch in a corner, relabelled to one class (Gu 2017).
+    BadNets,
+    /// A faint key over the whole image, relabelled to one class (Chen 2017).
+    Blended,
+}
+
+/// All kinds: listing one here offers it in configs and tests it.
+pub const TABLE: &[(PoisonKind, &str, &dyn Poison)] = &[
+    (PoisonKind::Adversarial, "adversarial", &adversarial::Adversarial),
+    (PoisonKind::Tap, "tap", &tap::Tap),
+    (PoisonKind::LabelFlip, "label-flip", &label_flip::Random),
+    (PoisonKind::PairedFlip, "paired-flip", &label_flip::Paired),
+    (PoisonKind::BadNets, "bad-nets", &backdoor::BadNets),
+    (PoisonKind::Blended, "blended", &backdoor::Blended),
+];
+
+/// The images that are to be poisoned, and what an attacker has at hand.
+pub struct Task<'a> {
+    set: &'a Dataset,
+    indices: &'a [usize],
+    config: &'a PoisonConfig,
+    /// The attacker's own network.
+    surrogate: &'a dyn Model,
+    device: &'a Device,
+    progress: &'a dyn Progress,
+}
+
+/// One kind of poison.
+pub trait Poison: Sync {
+    /// Images that may be poisoned; a backdoor has no use for those of its target.
+    fn is_candidate(&self, _label: u32, _config: &PoisonConfig) -> bool {
+        true
+    }
+
+    /// The images of the task as they are put into the set, in the order of its indices.
+    fn craft(&self, task: &Task<'_>, rng: &mut Rng) -> Result<Vec<PoisonedImage>>;
+
+    /// A test image, RGB8 `[3, height, width]`, with the trigger; `None` for a kind without one.
+    fn triggered(&self, _pixels: &[u8], _size: ImageSize, _config: &PoisonConfig) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// The label of a poisoned image.
@@ -48,14 +134,52 @@ impl PoisonConfig {
         if !(0.0..=1.0).contains(&self.fraction) {
             return Err(Error::config(format!("{key}.fraction"), self.fraction, "a share in [0, 1]"));
         }
+        if !(self.blend > 0.0 && self.blend <= 1.0) {
+            return Err(Error::config(format!("{key}.blend"), self.blend, "a weight in (0, 1]"));
+        }
         self.attack.check(&format!("{key}.attack"))
+    }
+
+    fn row(&self) -> (&'static str, &'static dyn Poison) {
+        let row = TABLE.iter().find(|(kind, ..)| *kind == self.kind).expect("every kind is in the table");
+        (row.1, row.2)
+    }
+
+    /// Whether images are perturbed by a gradient attack.
+    pub fn is_gradient_attack(&self) -> bool {
+        matches!(self.kind, PoisonKind::Adversarial | PoisonKind::Tap)
+    }
+
+    /// Name in manifests and reports: `"i-fgsm eps 0.01"`, `"bad-nets to class 3"`.
+    pub fn label(&self) -> String {
+        match self.kind {
+            PoisonKind::Adversarial => self.attack.label(),
+            PoisonKind::Tap => format!("tap, {}", self.attack.label()),
+            PoisonKind::BadNets | PoisonKind::Blended => format!("{} to class {}", self.row().0, self.target),
+            PoisonKind::LabelFlip | PoisonKind::PairedFlip => self.row().0.to_owned(),
+        }
+    }
+
+    /// The images of `set` that are not of the target class, with the trigger; `None` for a poison without one.
+    pub fn triggered(&self, set: &Dataset) -> Result<Option<Dataset>> {
+        let others: Vec<usize> =
+            (0..set.len()).filter(|&index| set.samples()[index].label != self.target).collect();
+        let others = set.subset(&others);
+        let mut images = Vec::with_capacity(others.len());
+        for index in 0..others.len() {
+            match self.row().1.triggered(&others.pixels(index)?, others.size(), self) {
+                Some(pixels) => images.push((index, pixels)),
+                None => return Ok(None),
+            }
+        }
+        others.with_pixels(images).map(Some)
     }
 }
 
-/// Draws the images, crafts them on `surrogate`, and returns them with their new pixels and labels, in the set's order.
+/// Draws the images, changes them, and returns them with their new pixels and labels, in the set's order.
 ///
 /// # Errors
-/// Whatever reading the set or the attack reports.
+/// Refuses a target class that the set has not; reports whatever reading the set or the attack reports.
 pub fn poison(
     set: &Dataset,
     config: &PoisonConfig,
@@ -64,25 +188,23 @@ pub fn poison(
     seed: Seed,
     progress: &dyn Progress,
 ) -> Result<PoisonedSet> {
-    let count = (config.fraction * set.len() as f64).round() as usize;
-    let mut indices = sample(&mut seed.rng("poisoned images"), set.len(), count).into_vec();
+    let classes = set.classes().len();
+    if config.target as usize >= classes {
+        return Err(Error::config("poison.plan.target", config.target, format!("a class below {classes}")));
+    }
+    let kind = config.row().1;
+    let candidates: Vec<usize> =
+        (0..set.len()).filter(|&index| kind.is_candidate(set.samples()[index].label, config)).collect();
+    let count = ((config.fraction * set.len() as f64).round() as usize).min(candidates.len());
+    let mut indices: Vec<usize> = sample(&mut seed.rng("poisoned images"), candidates.len(), count)
+        .into_iter()
+        .map(|position| candidates[position])
+        .collect();
     indices.sort_unstable();
     progress.task("crafting poison", "images");
-    let crafted = craft_images(set, &indices, &config.attack, surrogate, device, progress)?;
-    let images = indices
-        .iter()
-        .zip(crafted)
-        .map(|(&index, image)| {
-            let label = set.samples()[index].label;
-            PoisonedImage {
-                index,
-                label: match config.label {
-                    LabelPolicy::Kept => label,
-                    LabelPolicy::Changed => image.answer,
-                },
-                pixels: image.pixels,
-            }
-        })
-        .collect();
-    Ok(PoisonedSet { images })
+    let task = Task { set, indices: &indices, config, surrogate, device, progress };
+    Ok(PoisonedSet { images: kind.craft(&task, &mut seed.rng("poison"))? })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,17 @@
 //! Training the denoising autoencoder: mean squared error between D(x') and x over pairs and noise models.
 //!
-//! x' is the clean image itself, its adversarial twin, or the image with noise. The twins are crafted once, by the
+//! x' is the clean image itself, its adversarial twin, or the image with noise or honest damage. A detection head on the same trunk learns beside it
+//! which inputs were perturbed on purpose. The twins are crafted once, by the
 //! defender on a network of its own, and stored in 8 bits like every image that an attacker can hand over.
 
+use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use limbeck_kernels::mean_squared_error;
 use rand::Rng as _;
 
 use super::noise::{Damage, NoiseConfig, coarse, gaussian};
 use crate::craft::craft_images;
+use crate::damage::HonestDamage;
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::network::{Autoencoder, AutoencoderSpec, Model, TrainedAutoencoder};
@@ -53,20 +56,44 @@ struct DenoisingTask<'a> {
     train: &'a Twins,
     calibration: &'a Twins,
     noise: &'a NoiseConfig,
+    head_weight: f64,
     device: Device,
+}
+
+/// Inputs of a step, what they are to become, and which of them were perturbed on purpose (1) or not (0), `[batch]`.
+struct Pairs {
+    inputs: Tensor<4>,
+    targets: Tensor<4>,
+    perturbed: Tensor<1>,
 }
 
 impl DenoisingTask<'_> {
     /// Damaged inputs for the images at `indices`.
-    fn inputs(&self, indices: &[usize], clean: &Tensor<4>, rng: &mut Rng) -> Result<Tensor<4>> {
+    ///
+    /// Noise and perturbations are to be taken away; honest damage is to be left as it is, so that the residual speaks of intent.
+    fn pairs(&self, indices: &[usize], rng: &mut Rng) -> Result<Pairs> {
+        let device = self.device.clone().without_autodiff();
+        let (images, twins) = (&self.train.images, &self.train.twins);
         let damages: Vec<Damage> = indices.iter().map(|_| self.noise.draw(rng)).collect();
-        let pixels = self.train.images.size().bytes();
-        let mut values = Vec::with_capacity(indices.len() * pixels);
+        let (mut inputs, mut targets) = (Vec::new(), Vec::new());
         for (index, damage) in indices.iter().zip(&damages) {
-            let source = if *damage == Damage::Adversarial { &self.train.twins } else { &self.train.images };
-            values.extend(source.batch_f32(&[*index])?);
+            let clean = images.batch_f32(&[*index])?;
+            match damage {
+                Damage::Adversarial => inputs.extend(twins.batch_f32(&[*index])?),
+                Damage::Honest => {
+                    let damaged =
+                        HonestDamage::draw(rng).apply(&images.pixels(*index)?, images.size(), rng)?;
+                    let damaged: Vec<f32> = damaged.iter().map(|&byte| f32::from(byte) / 255.0).collect();
+                    inputs.extend_from_slice(&damaged);
+                    targets.extend(damaged);
+                    continue;
+                }
+                _ => inputs.extend_from_slice(&clean),
+            }
+            targets.extend(clean);
         }
-        let mut inputs = self.train.images.tensor(values, indices.len(), &clean.device());
+        let mut inputs = images.tensor(inputs, indices.len(), &device);
+        let targets = images.tensor(targets, indices.len(), &device);
         let sigmas = |kind: Damage, sigma: &mut dyn FnMut() -> f64| -> Vec<f32> {
             damages.iter().map(|damage| if *damage == kind { sigma() as f32 } else { 0.0 }).collect()
         };
@@ -79,25 +106,41 @@ impl DenoisingTask<'_> {
             let sigmas = sigmas(Damage::Coarse, &mut || self.noise.coarse_sigma);
             inputs = inputs.clone() + coarse(&inputs, &sigmas, rng);
         }
-        Ok(inputs.clamp(0.0, 1.0))
+        let perturbed: Vec<f32> =
+            damages.iter().map(|damage| f32::from(u8::from(*damage == Damage::Adversarial))).collect();
+        Ok(Pairs {
+            inputs: inputs.clamp(0.0, 1.0),
+            targets,
+            perturbed: Tensor::from_floats(&perturbed[..], &device),
+        })
     }
 }
 
+/// Mean of log(1 + exp(z)) − y z for log-odds z and y in {0, 1}: binary cross-entropy.
+fn binary_cross_entropy(logits: Tensor<1>, truth: Tensor<1>) -> Tensor<1> {
+    let softplus = relu(logits.clone()) + logits.clone().abs().neg().exp().log1p();
+    (softplus - logits * truth).mean()
+}
+
 impl Task<Autoencoder> for DenoisingTask<'_> {
-    /// Damaged inputs and the images themselves.
-    type Batch = (Tensor<4>, Tensor<4>);
+    type Batch = Pairs;
 
     fn images(&self) -> usize {
         self.train.images.len()
     }
 
-    fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Self::Batch> {
-        let clean = self.train.images.batch(indices, &self.device.clone().without_autodiff())?;
-        Ok((self.inputs(indices, &clean, rng)?, clean))
+    fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Pairs> {
+        self.pairs(indices, rng)
     }
 
-    fn loss(&self, network: &Autoencoder, (inputs, clean): Self::Batch, _: &mut Rng) -> Result<Tensor<1>> {
-        Ok(mean_squared_error(network.forward(inputs.autodiff()), clean.autodiff()))
+    fn loss(&self, network: &Autoencoder, pairs: Pairs, _: &mut Rng) -> Result<Tensor<1>> {
+        let found = network.forward(pairs.inputs.autodiff());
+        let error = mean_squared_error(found.reconstructions, pairs.targets.autodiff());
+        if self.head_weight == 0.0 {
+            return Ok(error);
+        }
+        let detection = binary_cross_entropy(found.logits, pairs.perturbed.autodiff());
+        Ok(error + detection.mul_scalar(self.head_weight))
     }
 
     /// Loss over clean images and twins in equal parts; metric: mean reconstruction error of the clean images.
@@ -110,7 +153,7 @@ impl Task<Autoencoder> for DenoisingTask<'_> {
             let clean = images.batch(chunk, &device)?;
             let twins = self.calibration.twins.batch(chunk, &device)?;
             let error = |input: Tensor<4>| {
-                let output = network.forward(input).clamp(0.0, 1.0);
+                let output = network.forward(input).reconstructions.clamp(0.0, 1.0);
                 f64::from(mean_squared_error(output, clean.clone()).into_scalar::<f32>()) * chunk.len() as f64
             };
             reconstructed += error(clean.clone());
@@ -135,6 +178,7 @@ pub fn train_autoencoder(
     train: &Twins,
     calibration: &Twins,
     noise: &NoiseConfig,
+    head_weight: f64,
     config: &TrainConfig,
     device: &Device,
     seed: Seed,
@@ -142,7 +186,7 @@ pub fn train_autoencoder(
     progress: &dyn Progress,
 ) -> Result<(TrainedAutoencoder, Vec<Epoch>)> {
     let training_device = device.clone().without_autodiff().autodiff();
-    let task = DenoisingTask { train, calibration, noise, device: training_device.clone() };
+    let task = DenoisingTask { train, calibration, noise, head_weight, device: training_device.clone() };
     let network = spec.init(&training_device, &mut seed.rng("weights"))?;
     progress.task("training the autoencoder", "images");
     let (network, epochs) = fit(network, &task, config, seed, checkpoints, progress)?;

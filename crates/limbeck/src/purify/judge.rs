@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Ledger, LedgerRow};
-use super::scores::{Defence, ScoreKind, Scored, TABLE, score_all};
+use super::mixture::Mixture;
+use super::scores::{Defence, ScoreKind, Scored, columns, score_all};
 use super::threshold::{CalibrationScores, Rule, Threshold};
 use super::verdict::Verdict;
 use crate::craft::quantise;
@@ -90,7 +91,7 @@ pub fn judge(
     progress: &dyn Progress,
 ) -> Result<Judgement> {
     progress.task("scoring calibration images", "images");
-    let columns = columns(&score_all(calibration, defence, progress)?);
+    let (mixture, columns) = calibrated(calibration, defence, progress)?;
     let calibration = columns.into_iter().map(CalibrationScores::new).collect::<Result<Vec<_>>>()?;
     let thresholds =
         calibration.iter().map(|scores| Threshold::infer(scores, config.rule)).collect::<Result<Vec<_>>>()?;
@@ -102,10 +103,15 @@ pub fn judge(
         .samples()
         .iter()
         .zip(scored)
-        .map(|(sample, scored)| {
+        .map(|(sample, mut scored)| {
+            let culprit = match config.score {
+                ScoreKind::Mixture => mixture.culprit(&scored.scores),
+                kind => kind,
+            };
+            scored.scores.push(mixture.of(&scored.scores));
             let suspicion = scored.scores[decisive];
-            let (verdict, reason) =
-                decide(&scored, suspicion, threshold, sample.label, config, audited.classes());
+            let flagged = threshold.flags(suspicion).then_some(culprit);
+            let (verdict, reason) = decide(&scored, flagged, sample.label, config, audited.classes());
             LedgerRow {
                 id: sample.id.to_string(),
                 path: sample.path.clone(),
@@ -119,32 +125,67 @@ pub fn judge(
             }
         })
         .collect();
-    let score_names = TABLE.iter().map(|(_, name, _)| (*name).to_owned()).collect();
-    Ok(Judgement { ledger: Ledger { score_names, rows }, thresholds, calibration })
+    Ok(Judgement { ledger: Ledger { score_names: ScoreKind::names(), rows }, thresholds, calibration })
 }
 
-fn columns(scored: &[Scored]) -> Vec<Vec<f64>> {
-    (0..TABLE.len()).map(|column| scored.iter().map(|image| image.scores[column]).collect()).collect()
+/// The mixture, and the columns of all scores of the calibration images, the mixture's last.
+fn calibrated(
+    calibration: &Dataset,
+    defence: &Defence<'_>,
+    progress: &dyn Progress,
+) -> Result<(Mixture, Vec<Vec<f64>>)> {
+    let scored = score_all(calibration, defence, progress)?;
+    let mut columns = columns(&scored);
+    let mixture = Mixture::fit(&columns)?;
+    columns.push(scored.iter().map(|image| mixture.of_calibration(&image.scores)).collect());
+    Ok((mixture, columns))
+}
+
+/// Scores of sets that are not the calibration images': one column for each score of a ledger row.
+pub struct Scorer<'a> {
+    defence: Defence<'a>,
+    mixture: Mixture,
+}
+
+impl<'a> Scorer<'a> {
+    /// Fits the mixture on the calibration images.
+    pub fn new(calibration: &Dataset, defence: Defence<'a>, progress: &dyn Progress) -> Result<Self> {
+        Ok(Self { mixture: calibrated(calibration, &defence, progress)?.0, defence })
+    }
+
+    /// One column for each score, in the order of [`ScoreKind::names`].
+    pub fn score(&self, set: &Dataset, progress: &dyn Progress) -> Result<Vec<Vec<f64>>> {
+        let scored = score_all(set, &self.defence, progress)?;
+        let mut columns = columns(&scored);
+        columns.push(scored.iter().map(|image| self.mixture.of(&image.scores)).collect());
+        Ok(columns)
+    }
 }
 
 fn decide(
     scored: &Scored,
-    suspicion: f64,
-    threshold: &Threshold,
+    flagged: Option<ScoreKind>,
     label: u32,
     config: &PurifyConfig,
     classes: &[String],
 ) -> (Verdict, String) {
-    let name = config.score.name();
-    if !threshold.flags(suspicion) {
+    let Some(culprit) = flagged else {
+        let name = config.score.name();
         return (Verdict::Keep, format!("{name} is within what clean calibration images show"));
-    }
-    let flagged = format!("{name} is above the threshold");
+    };
+    let flagged = match config.score {
+        ScoreKind::Mixture => format!("mixture is above the threshold, by {}", culprit.name()),
+        score => format!("{} is above the threshold", score.name()),
+    };
     let class = |index: u32| classes.get(index as usize).map_or("?", String::as_str);
     let restored = scored.restored_answer == label;
     match config.flagged {
         FlaggedPolicy::Discard => (Verdict::Discard, flagged),
         FlaggedPolicy::Reconstruct => (Verdict::Reconstruct, flagged),
+        // No reconstruction mends a wrong label.
+        FlaggedPolicy::Decide if culprit == ScoreKind::Label => {
+            (Verdict::Discard, format!("{flagged}; the label model is surer of another class"))
+        }
         FlaggedPolicy::Decide if restored => {
             (Verdict::Reconstruct, format!("{flagged}; its reconstruction still reads as its label"))
         }

@@ -3,17 +3,20 @@
 
 mod dae;
 mod judge;
+mod label_model;
 mod ledger;
+mod mixture;
 mod noise;
 mod scores;
 mod threshold;
 mod verdict;
 
 pub use dae::{Twins, craft_twins, train_autoencoder};
-pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, judge, purified_set};
+pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, Scorer, judge, purified_set};
+pub use label_model::{LabelModelConfig, train_label_model};
 pub use ledger::{Ledger, LedgerRow};
 pub use noise::NoiseConfig;
-pub use scores::{Defence, Score, ScoreKind, TABLE};
+pub use scores::{Defence, Score, ScoreKind, Shown, TABLE};
 pub use threshold::{CalibrationScores, Rule, Threshold};
 pub use verdict::Verdict;
 

@@ -20,6 +20,10 @@ pub struct NoiseConfig {
     pub identity: f64,
     /// The image's adversarial twin, crafted by the defender on its own network.
     pub adversarial: f64,
+    /// Honest damage (JPEG, sensor noise, blur, light), which is to be left alone. Off by default: on GTSRB, with a weight of 1 to 2 and up to 10 epochs, noise was
+    /// flagged as before, and attacks at 8/255 were found less often.
+    #[serde(default)]
+    pub honest: f64,
     /// Gaussian noise.
     pub gaussian: f64,
     /// Coarse noise: drawn at half resolution, upsampled bilinearly, rolled at random (Kascenas 2022).
@@ -40,6 +44,7 @@ impl Default for NoiseConfig {
         Self {
             identity: 1.0,
             adversarial: 1.0,
+            honest: 0.0,
             gaussian: 0.0,
             coarse: 0.0,
             gaussian_sigma: 0.12,
@@ -59,6 +64,7 @@ impl Default for NoiseConfig {
 pub(super) enum Damage {
     Identity,
     Adversarial,
+    Honest,
     Gaussian,
     Coarse,
 }
@@ -95,10 +101,11 @@ impl NoiseConfig {
             .try_for_each(|(index, twin)| twin.check(&format!("{key}.twins[{index}]")))
     }
 
-    fn weights(&self) -> [(Damage, f64); 4] {
+    fn weights(&self) -> [(Damage, f64); 5] {
         [
             (Damage::Identity, self.identity),
             (Damage::Adversarial, self.adversarial),
+            (Damage::Honest, self.honest),
             (Damage::Gaussian, self.gaussian),
             (Damage::Coarse, self.coarse),
         ]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::Result;
-use crate::network::{Model, TrainedAutoencoder, TrainedClassifier};
+use crate::network::{Denoised, Model, TrainedAutoencoder, TrainedClassifier};
 use crate::progress::Progress;
 use crate::tensors::values;
 use crate::train::INFERENCE_BATCH;
@@ -19,22 +19,39 @@ pub struct Defence<'a> {
     pub autoencoder: &'a TrainedAutoencoder,
     /// A classifier of the defender's.
     pub classifier: &'a TrainedClassifier,
+    /// A classifier of the defender's that learnt its classes from trusted images, if there are enough of them.
+    pub label_model: Option<&'a TrainedClassifier>,
     /// Temperature on the first distribution of the KL score.
     pub kl_temperature: f64,
 }
 
-/// A score of a batch of images given their reconstructions, both `[batch, 3, h, w]`; returns `[batch]`.
+/// A batch that is scored.
+#[derive(Clone)]
+pub struct Shown<'a> {
+    /// `[batch, 3, h, w]`.
+    pub images: Tensor<4>,
+    /// The labels that the images came with.
+    pub labels: &'a [u32],
+    /// What the autoencoder makes of the images.
+    pub denoised: Denoised,
+}
+
+/// A score of a batch of images; returns `[batch]`.
 pub trait Score: Sync {
     /// Larger = more suspicious.
-    fn score(&self, defence: &Defence<'_>, images: Tensor<4>, reconstructions: Tensor<4>) -> Tensor<1>;
+    fn score(&self, defence: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1>;
 }
 
 /// Mean over pixels of (x − D(x))², the paper's reconstruction error.
 struct MeanSquaredError;
 
 impl Score for MeanSquaredError {
-    fn score(&self, _: &Defence<'_>, images: Tensor<4>, reconstructions: Tensor<4>) -> Tensor<1> {
-        (images - reconstructions).square().flatten::<2>(1, 3).mean_dim(1).flatten(0, 1)
+    fn score(&self, _: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
+        (shown.images.clone() - shown.denoised.reconstructions.clone())
+            .square()
+            .flatten::<2>(1, 3)
+            .mean_dim(1)
+            .flatten(0, 1)
     }
 }
 
@@ -42,10 +59,38 @@ impl Score for MeanSquaredError {
 struct KullbackLeibler;
 
 impl Score for KullbackLeibler {
-    fn score(&self, defence: &Defence<'_>, images: Tensor<4>, reconstructions: Tensor<4>) -> Tensor<1> {
-        let scaled = defence.classifier.logits(images).div_scalar(defence.kl_temperature);
-        let second = log_softmax(defence.classifier.logits(reconstructions), 1);
+    fn score(&self, defence: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
+        let scaled = defence.classifier.logits(shown.images.clone()).div_scalar(defence.kl_temperature);
+        let second = log_softmax(defence.classifier.logits(shown.denoised.reconstructions.clone()), 1);
         (softmax(scaled.clone(), 1) * (log_softmax(scaled, 1) - second)).sum_dim(1).flatten(0, 1)
+    }
+}
+
+/// Log-odds of the autoencoder's detection head (Metzen 2017 put such a head on a classifier; here it sits on the denoiser's trunk).
+struct DetectionHead;
+
+impl Score for DetectionHead {
+    fn score(&self, _: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
+        shown.denoised.logits.clone()
+    }
+}
+
+/// max over other classes k of log p_k(x) − log p_y(x) for label y, by the label model: how much surer it is of another class. 0 without one.
+struct WrongLabel;
+
+impl Score for WrongLabel {
+    fn score(&self, defence: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
+        let Some(label_model) = defence.label_model else {
+            return Tensor::zeros([shown.labels.len()], &shown.images.device());
+        };
+        let logits = label_model.logits(shown.images.clone());
+        let [batch, classes] = logits.dims();
+        let labels = crate::tensors::labels(shown.labels, &logits.device());
+        let own = labels.clone().one_hot::<2>(classes).float();
+        let given = logits.clone().gather(1, labels.reshape([batch, 1]));
+        // Far below any logit, so that a label is not held against itself.
+        let others = logits - own.mul_scalar(1e9);
+        (others.max_dim(1) - given).flatten(0, 1)
     }
 }
 
@@ -57,21 +102,37 @@ pub enum ScoreKind {
     Mse,
     /// Kullback-Leibler divergence between the answers to the image and to its reconstruction.
     Kl,
+    /// Log-odds of the detection head on the autoencoder's trunk.
+    Head,
+    /// How much surer the label model is of another class than of the label.
+    Label,
+    /// The least likely of detection head and label model on calibration images.
+    Mixture,
 }
 
 /// All scores: listing one here computes it, writes it to the ledger and measures it.
-pub const TABLE: &[(ScoreKind, &str, &dyn Score)] =
-    &[(ScoreKind::Mse, "mse", &MeanSquaredError), (ScoreKind::Kl, "kl", &KullbackLeibler)];
+pub const TABLE: &[(ScoreKind, &str, &dyn Score)] = &[
+    (ScoreKind::Mse, "mse", &MeanSquaredError),
+    (ScoreKind::Kl, "kl", &KullbackLeibler),
+    (ScoreKind::Head, "head", &DetectionHead),
+    (ScoreKind::Label, "label", &WrongLabel),
+];
 
 impl ScoreKind {
-    /// Position in [`TABLE`] and in the scores of a ledger row.
+    /// Position in the scores of a ledger row: that in [`TABLE`], and the mixture of them last.
     pub fn position(self) -> usize {
-        TABLE.iter().position(|(kind, ..)| *kind == self).expect("every kind is in the table")
+        TABLE.iter().position(|(kind, ..)| *kind == self).unwrap_or(TABLE.len())
     }
 
     /// Name in ledgers and reports.
     pub fn name(self) -> &'static str {
-        TABLE[self.position()].1
+        TABLE.get(self.position()).map_or("mixture", |row| row.1)
+    }
+
+    /// Names of all scores of a ledger row, in its order.
+    pub fn names() -> Vec<String> {
+        let names = TABLE.iter().map(|row| row.1).chain([Self::Mixture.name()]);
+        names.map(str::to_owned).collect()
     }
 }
 
@@ -96,12 +157,13 @@ pub(super) fn score_all(
     for chunk in indices.chunks(INFERENCE_BATCH) {
         progress.check()?;
         let images = set.batch(chunk, device)?;
-        let reconstructions = defence.autoencoder.reconstruct(images.clone());
+        let (denoised, labels) = (defence.autoencoder.denoise(images.clone()), set.labels(chunk));
+        let shown = Shown { images, labels: &labels, denoised };
         let columns = TABLE
             .iter()
-            .map(|(_, _, score)| values(score.score(defence, images.clone(), reconstructions.clone())))
+            .map(|(_, _, score)| values(score.score(defence, &shown)))
             .collect::<Result<Vec<_>>>()?;
-        let restored = crate::tensors::argmax(defence.classifier.logits(reconstructions))?;
+        let restored = crate::tensors::argmax(defence.classifier.logits(shown.denoised.reconstructions))?;
         scored.extend((0..chunk.len()).map(|row| Scored {
             scores: columns.iter().map(|column| f64::from(column[row])).collect(),
             restored_answer: restored[row],
@@ -109,4 +171,9 @@ pub(super) fn score_all(
         progress.advance(scored.len() as u64, set.len() as u64);
     }
     Ok(scored)
+}
+
+/// Columns of [`TABLE`] for the images, one column for each score.
+pub(super) fn columns(scored: &[Scored]) -> Vec<Vec<f64>> {
+    (0..TABLE.len()).map(|column| scored.iter().map(|image| image.scores[column]).collect()).collect()
 }

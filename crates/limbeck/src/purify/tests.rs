@@ -1,10 +1,12 @@
 //! Scores have their closed forms, thresholds look at calibration alone, verdicts follow the rule.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use super::*;
 use crate::dataset::Dataset;
-use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, TrainedAutoencoder, TrainedClassifier};
+use crate::network::{
+    Architecture, AutoencoderKind, AutoencoderSpec, Denoised, Model, TrainedAutoencoder, TrainedClassifier,
+};
 use crate::progress::Silent;
 use crate::rng::Seed;
 use crate::tensors::values;
@@ -27,7 +29,29 @@ fn networks() -> Networks {
 
 impl Networks {
     fn defence(&self) -> Defence<'_> {
-        Defence { autoencoder: &self.autoencoder, classifier: &self.classifier, kl_temperature: 1.0 }
+        let (autoencoder, classifier) = (&self.autoencoder, &self.classifier);
+        Defence { autoencoder, classifier, label_model: Some(classifier), kl_temperature: 1.0 }
+    }
+}
+
+fn shown(images: Tensor<4>, reconstructions: Tensor<4>) -> Shown<'static> {
+    let logits = Tensor::zeros([reconstructions.dims()[0]], &reconstructions.device());
+    Shown { images, labels: &[0; 3], denoised: Denoised { reconstructions, logits } }
+}
+
+#[test]
+fn the_label_score_is_the_margin_of_the_best_other_class_over_the_label() {
+    let networks = networks();
+    let images = uniform([3, 3, 8, 8], 0.0, 1.0, 6);
+    let rows = values(networks.classifier.logits(images.clone())).expect("values");
+    let (_, _, score) = TABLE[ScoreKind::Label.position()];
+    let labels = [2, 0, 3];
+    let shown = Shown { labels: &labels, ..shown(images.clone(), images) };
+    let found = values(score.score(&networks.defence(), &shown)).expect("values");
+    for ((row, label), found) in rows.chunks_exact(4).zip(labels).zip(found) {
+        let others = (0..4).filter(|&class| class != label).map(|class| row[class as usize]);
+        let expected = others.fold(f32::NEG_INFINITY, f32::max) - row[label as usize];
+        assert!((found - expected).abs() < 1e-5, "{found} and {expected}");
     }
 }
 
@@ -44,9 +68,11 @@ fn config(flagged: FlaggedPolicy) -> PurifyConfig {
 fn every_score_of_an_image_that_is_its_own_reconstruction_is_zero_and_of_another_is_not() {
     let networks = networks();
     let (images, others) = (uniform([3, 3, 8, 8], 0.0, 1.0, 1), uniform([3, 3, 8, 8], 0.0, 1.0, 2));
-    for (_, name, score) in TABLE {
-        let of = |reconstruction| {
-            values(score.score(&networks.defence(), images.clone(), reconstruction)).expect("values")
+    // Detection head and label model do not look at the reconstruction.
+    let of_reconstruction = [ScoreKind::Mse, ScoreKind::Kl];
+    for (_, name, score) in TABLE.iter().filter(|(kind, ..)| of_reconstruction.contains(kind)) {
+        let of = |reconstructions| {
+            values(score.score(&networks.defence(), &shown(images.clone(), reconstructions))).expect("values")
         };
         assert!(of(images.clone()).iter().all(|value| value.abs() < 1e-6), "{name}");
         assert!(of(others.clone()).iter().all(|value| *value > 1e-6), "{name}: {:?}", of(others.clone()));
@@ -64,7 +90,7 @@ fn mse_is_the_mean_square_over_pixels_of_each_image() {
     let moved = burn::tensor::Tensor::cat(vec![first, second], 0);
     let networks = networks();
     let (_, _, score) = TABLE[ScoreKind::Mse.position()];
-    let found = values(score.score(&networks.defence(), images, moved)).expect("values");
+    let found = values(score.score(&networks.defence(), &shown(images, moved))).expect("values");
     assert!((found[0] - 0.01).abs() < 1e-6 && (found[1] - 0.04 / 3.0).abs() < 1e-6, "{found:?}");
 }
 

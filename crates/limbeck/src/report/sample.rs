@@ -33,6 +33,7 @@ pub(crate) fn evaluation() -> Evaluation {
             detection("kl", false, 0.71, 0.4),
             detection("mixture", false, 0.9, 1.1),
         ],
+        held_out: Some(held_out()),
         dae: dae(),
         models: models(),
         controls: controls(),
@@ -56,6 +57,7 @@ pub(crate) fn without_truth() -> Evaluation {
     let mut run = evaluation();
     run.poison = None;
     run.detection.clear();
+    run.held_out = None;
     run.suspicion_points.iter_mut().for_each(|point| point.poisoned = None);
     run.controls.iter_mut().for_each(|row| row.poison_left = None);
     for row in &mut run.by_class {
@@ -106,6 +108,7 @@ fn dataset() -> DatasetSummary {
         name: "embedded GTSRB sample".to_owned(),
         classes: (0..CLASSES).map(class).collect(),
         train_images: IMAGES,
+        trusted_images: 0,
         calibration_images: 215,
         test_images: 12_630,
         image_size: [32, 32],
@@ -115,12 +118,10 @@ fn dataset() -> DatasetSummary {
 
 fn poison() -> PoisonSummary {
     PoisonSummary {
-        attack: "i-fgsm".to_owned(),
-        eps: 0.01,
-        step: 0.01,
-        steps: 10,
+        poison: "i-fgsm eps 0.01".to_owned(),
+        attack: Some(crate::attack::AttackConfig::default()),
         fraction: 0.1,
-        label: "kept".to_owned(),
+        relabelled: 0,
         images: 150,
         surrogate: "convolutional, 4 blocks".to_owned(),
         surrogate_clean: rate(146, 150),
@@ -146,6 +147,27 @@ fn class_row(class: u32) -> ClassRow {
 }
 
 /// A score whose ROC curve is `fpr^((1 - auroc) / auroc)`, the power curve with that area.
+fn held_out() -> HeldOutDetection {
+    let rate = |successes| Rate { successes, trials: 1_000 };
+    let attack = |name: &str, auroc: f64, flagged| HeldOutAttack {
+        attack: name.to_owned(),
+        auroc: vec![auroc, 0.52, 0.58, 0.71, auroc - 0.02],
+        flagged: rate(flagged),
+        recall_at_1_percent: 0.9 * auroc,
+    };
+    let names = ["detection head", "mse", "top-10% error", "kl", "mixture"];
+    HeldOutDetection {
+        scores: names.map(str::to_owned).to_vec(),
+        decides: "detection head".to_owned(),
+        clean: rate(19),
+        attacks: vec![attack("fgsm eps 0.0157", 0.97, 930), attack("i-fgsm eps 0.004", 0.88, 610)],
+        honest: vec![
+            HeldOutDamage { damage: "jpeg quality 75".to_owned(), flagged: rate(24) },
+            HeldOutDamage { damage: "noise sigma 0.01".to_owned(), flagged: rate(310) },
+        ],
+    }
+}
+
 fn detection(score: &str, decides: bool, auroc: f64, threshold: f64) -> ScoreDetection {
     let recall = |fpr: f64| fpr.powf((1.0 - auroc) / auroc);
     let found = (150.0 * recall(0.03)) as u64;
@@ -198,6 +220,7 @@ fn models() -> Vec<ModelRow> {
             .zip(&right[1..])
             .map(|(attack, right)| AttackedRate { attack: attack.to_owned(), accuracy: rate(*right, 12_630) })
             .collect(),
+        backdoor: None,
     };
     vec![
         row("clean-trained", "the training set before it was poisoned", [11_510, 6_020, 3_100, 250]),
@@ -214,6 +237,7 @@ fn controls() -> Vec<ControlRow> {
         reconstructed,
         poison_left: Some(left),
         clean: rate(right, 12_630),
+        backdoor: None,
     };
     vec![
         row("none", 0, 0, 150, 11_402),

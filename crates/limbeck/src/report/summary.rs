@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::filters::{count, share, tally};
-use crate::evaluate::results::{AbstentionRow, ClassRow, Evaluation, ModelRow, Rate, ScoreDetection};
+use crate::evaluate::results::{
+    AbstentionRow, ClassRow, Evaluation, ModelRow, Rate, ScoreDetection, defence_effectiveness,
+};
 
 /// Above this share of its clean images flagged, a class is marked.
 const MARKED_ABOVE: f64 = 0.05;
@@ -35,6 +37,8 @@ pub(super) struct Summary<'a> {
     attacks: Vec<&'a str>,
     models: Vec<Model<'a>>,
     classes: Vec<Class<'a>>,
+    /// Defence effectiveness rating of each control, in percent; `NaN` without a backdoor.
+    effectiveness: Vec<f64>,
     /// Names of the marked classes.
     marked: Vec<&'a str>,
     abstention: Vec<Abstention<'a>>,
@@ -91,6 +95,11 @@ impl<'a> Summary<'a> {
             undefended: model(UNDEFENDED),
             student: model(STUDENT),
             null_rate: abstention.iter().find(|row| row.inputs == "clean").map(|row| row.null),
+            effectiveness: run
+                .controls
+                .iter()
+                .map(|row| defence_effectiveness(&run.controls[0], row).unwrap_or(f64::NAN))
+                .collect(),
             models: run.models.iter().map(|row| Model::of(row, &attacks)).collect(),
             attacks,
             marked: classes.iter().filter(|class| class.marked).map(|class| class.name).collect(),

@@ -1,0 +1,35 @@
+//! Targeted adversarial poison (Fowl 2021): each image is moved towards class π(y), its label kept, so that features of π(y) are learnt as y.
+
+use super::{Poison, PoisonedImage, Task};
+use crate::attack::TargetedIFgsm;
+use crate::craft::craft_towards;
+use crate::error::Result;
+use crate::rng::Rng;
+
+/// See [`PoisonKind::Tap`](super::PoisonKind::Tap); π(y) = y + 1, as the authors have it.
+pub(super) struct Tap;
+
+impl Poison for Tap {
+    fn craft(&self, task: &Task<'_>, _: &mut Rng) -> Result<Vec<PoisonedImage>> {
+        let Task { set, indices, config, surrogate, device, progress } = *task;
+        let classes = set.classes().len() as u32;
+        let towards: Vec<u32> =
+            indices.iter().map(|&index| (set.samples()[index].label + 1) % classes).collect();
+        let attack = TargetedIFgsm { step: config.attack.step, steps: config.attack.steps };
+        let crafted = craft_towards(
+            set,
+            indices,
+            &towards,
+            &attack,
+            config.attack.threat(),
+            surrogate,
+            device,
+            progress,
+        )?;
+        let label = |index: usize| set.samples()[index].label;
+        let images = indices.iter().zip(crafted);
+        Ok(images
+            .map(|(&index, image)| PoisonedImage { index, label: label(index), pixels: image.pixels })
+            .collect())
+    }
+}
