@@ -54,7 +54,7 @@ pub struct DataConfig {
     pub image_size: ImageSize,
     /// Column names of parquet files.
     pub columns: SourceOptions,
-    /// Share of each class held out by group; half of the calibration images are what the label model learns its classes from.
+    /// Share of each class held out by group; a label model learns its classes from half of the calibration images.
     pub split: SplitConfig,
     /// At most this many images of each class, the first in the order of the set; 0 = all. For quick trials.
     pub limit_per_class: usize,

@@ -142,13 +142,14 @@ fn gtsrb() -> RunConfig {
             train: dae_training(4, 32, 0.005),
         },
         label_model: LabelModelConfig {
+            enabled: false,
             rounds: 1,
             confidence: 0.5,
             first_epochs: 30,
             train: classifier_training(6, 64, 0.003, SIGNS),
         },
         purify: PurifyConfig {
-            score: ScoreKind::Mixture,
+            score: ScoreKind::Head,
             rule: Rule::Percentile { percentile: 98.0, margin: 0.0 },
             flagged: FlaggedPolicy::Decide,
             kl_temperature: 1.0,

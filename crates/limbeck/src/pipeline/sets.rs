@@ -16,7 +16,7 @@ pub struct Sets {
     pub name: String,
     /// Images to be audited, as they come.
     pub train: Dataset,
-    /// Trusted images that the label model learns its classes from; none where most classes have only one group of them.
+    /// Trusted images that the label model learns its classes from; none without one, or where most classes have only one group of them.
     pub trusted: Dataset,
     /// Trusted images that thresholds, early stopping and the null rule are fitted on.
     pub calibration: Dataset,
@@ -68,7 +68,10 @@ impl Sets {
             ));
         }
         let (train, held_out) = (full.subset(&split.train), full.subset(&split.calibration));
-        let (trusted, calibration) = halves(&held_out, config.data.split.seed)?;
+        let (trusted, calibration) = match config.label_model.enabled {
+            true => halves(&held_out, config.data.split.seed)?,
+            false => (held_out.subset(&[]), held_out),
+        };
         Ok(Self { source, name, train, trusted, calibration, test })
     }
 

@@ -21,6 +21,9 @@ use crate::train::{Checkpoints, INFERENCE_BATCH, Targets, TrainConfig, train_cla
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LabelModelConfig {
+    /// Whether there is one: it takes half of the calibration images as its trusted ones. Worth it only where they show each class many times; one or two tracks of
+    /// GTSRB are too few.
+    pub enabled: bool,
     /// Rounds of self-training after the first training.
     pub rounds: usize,
     /// Probability of its label from which on an audited image is learnt from.
@@ -116,6 +119,7 @@ mod tests {
         let other = |&index: &usize| (index, (audited.samples()[index].label + 1) % 4);
         let audited = audited.with_labels(wrong.iter().map(other)).expect("labels in range");
         let config = LabelModelConfig {
+            enabled: true,
             rounds: 1,
             confidence: 0.5,
             first_epochs: 12,
