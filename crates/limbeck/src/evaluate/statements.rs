@@ -8,6 +8,7 @@ pub fn statements(results: &Evaluation) -> Vec<Statement> {
     [
         harm(results),
         found(results),
+        honest(results),
         value_of_the_filter(results),
         kept(results),
         distilled(results),
@@ -68,6 +69,24 @@ fn found(results: &Evaluation) -> Option<Statement> {
             percent(share(row.false_positives)),
             row.score,
             row.auroc
+        ),
+    )
+}
+
+/// A detector that flags honest damage sees noise, not intent.
+fn honest(results: &Evaluation) -> Option<Statement> {
+    const MOST: f64 = 0.03;
+    let honest = &results.held_out.as_ref()?.honest;
+    let worst = honest.iter().max_by(|a, b| share(a.flagged).total_cmp(&share(b.flagged)))?;
+    let above = honest.iter().filter(|row| share(row.flagged) > MOST).count();
+    say(
+        above == 0,
+        format!(
+            "{above} of {} kinds of honest damage are flagged in more than {} of the images; the worst is {}, with {}.",
+            honest.len(),
+            percent(MOST),
+            worst.damage,
+            percent(share(worst.flagged))
         ),
     )
 }
