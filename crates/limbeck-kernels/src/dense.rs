@@ -54,7 +54,7 @@ impl Dense {
             let primitive = primitive_of(weight.clone());
             Matrix::new(floats(&primitive), inputs, outputs, factor as f32)
         });
-        Thinned { weight: weight.mul_scalar(factor), bias, relu: self.relu, matrix }
+        Thinned { weight, bias, relu: self.relu, factor, matrix }
     }
 }
 
@@ -63,7 +63,8 @@ pub struct Thinned {
     weight: Tensor<2>,
     bias: Tensor<1>,
     relu: bool,
-    /// On the CPU.
+    factor: f64,
+    /// On the CPU, with the factor in it.
     matrix: Option<Matrix>,
 }
 
@@ -90,7 +91,7 @@ impl Thinned {
     fn select(&self, input: Tensor<2>, kept: &[u32]) -> Tensor<2> {
         let kept: Vec<i32> = kept.iter().map(|&input| input as i32).collect();
         let kept = Tensor::<1, Int>::from_data(&kept[..], &input.device());
-        let weight = self.weight.clone().select(0, kept.clone());
+        let weight = self.weight.clone().select(0, kept.clone()).mul_scalar(self.factor);
         primitive::dense(input.select(1, kept), weight, self.bias.clone(), self.relu)
     }
 }

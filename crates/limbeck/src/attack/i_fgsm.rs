@@ -23,10 +23,7 @@ impl Attack for IFgsm {
         images: Tensor<4>,
         labels: Tensor<1, Int>,
     ) -> Result<Tensor<4>> {
-        (0..self.steps).try_fold(images.clone(), |current, _| {
-            let gradient = input_gradient(model, current.clone(), labels.clone())?;
-            Ok(threat.project(&images, current + gradient.sign().mul_scalar(self.step)))
-        })
+        sign_steps(self.step, self.steps, model, threat, images, labels)
     }
 }
 
@@ -48,9 +45,21 @@ impl Attack for TargetedIFgsm {
         images: Tensor<4>,
         labels: Tensor<1, Int>,
     ) -> Result<Tensor<4>> {
-        (0..self.steps).try_fold(images.clone(), |current, _| {
-            let gradient = input_gradient(model, current.clone(), labels.clone())?;
-            Ok(threat.project(&images, current - gradient.sign().mul_scalar(self.step)))
-        })
+        sign_steps(-self.step, self.steps, model, threat, images, labels)
     }
+}
+
+/// Steps up the loss of `labels`, down it for a negative step, each projected to the ball.
+fn sign_steps(
+    step: f64,
+    steps: usize,
+    model: &dyn Model,
+    threat: ThreatModel,
+    images: Tensor<4>,
+    labels: Tensor<1, Int>,
+) -> Result<Tensor<4>> {
+    (0..steps).try_fold(images.clone(), |current, _| {
+        let gradient = input_gradient(model, current.clone(), labels.clone())?;
+        Ok(threat.project(&images, current + gradient.sign().mul_scalar(step)))
+    })
 }
