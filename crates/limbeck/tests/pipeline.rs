@@ -21,6 +21,10 @@ fn config() -> RunConfig {
         "poison.surrogate.architecture=vgg",
         "poison.surrogate.width=4",
         "poison.train.epochs=1",
+        "label_model.agreement=0",
+        "label_model.width=4",
+        "label_model.first_epochs=1",
+        "label_model.train.epochs=1",
         "dae.width=4",
         "dae.train.epochs=1",
         "purify.rule.percentile=90",
@@ -113,8 +117,8 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
     let purified = Source::open(straight.join("purified")).expect("a set");
     let train =
         Dataset::load(&purified, Part::Train, ImageSize::default(), &mut |_, _| {}).expect("it loads");
-    let held_out = results.dataset.calibration_images;
-    assert_eq!(train.len() as u64, verdicts.keep + verdicts.reconstruct + held_out);
+    let trusted = results.dataset.trusted_images;
+    assert_eq!(train.len() as u64, verdicts.keep + verdicts.reconstruct + trusted);
     let discarded = ledger.rows.iter().filter(|row| row.verdict == Verdict::Discard);
     let paths: std::collections::BTreeSet<_> =
         train.samples().iter().map(|sample| sample.path.as_str()).collect();

@@ -165,6 +165,26 @@ impl Dataset {
         Ok(set)
     }
 
+    /// The same samples under another list of class names: each label becomes the index that its class's name has there.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names a class of a sample that the list lacks.
+    pub fn with_classes(&self, classes: &[String]) -> Result<Self> {
+        let index_of = |name: &String| classes.iter().position(|class| class == name);
+        let indices: Vec<Option<usize>> = self.classes.iter().map(index_of).collect();
+        let mut set = self.clone();
+        for sample in &mut set.samples {
+            let class = sample.label as usize;
+            let index = indices[class].ok_or_else(|| {
+                let expected = format!("one of the {} classes, such as {:?}", classes.len(), classes.first());
+                Error::input("Dataset::with_classes", format!("class {:?}", self.classes[class]), expected)
+            })?;
+            sample.label = index as u32;
+        }
+        set.classes = classes.into();
+        Ok(set)
+    }
+
     /// A copy in which each given index has new pixels (RGB8, `[channels, height, width]`). Its id
     /// becomes that of the path and the raw new pixels; everything else is shared. The last of two
     /// replacements of one index counts.

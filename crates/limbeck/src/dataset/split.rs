@@ -1,13 +1,15 @@
-//! Training, calibration and test indices, by group and stratified by class.
+//! Training, calibration, trusted and test indices, stratified by class.
 //!
-//! Images of one group are near-duplicates (frames of one drive towards a sign), so a group lies on
-//! one side as a whole; an image without a group is its own. The draw depends on the seed and on
-//! the samples, not on their order.
+//! Images of one group are near-duplicates (frames of one drive towards a sign), so a group lies in
+//! training, calibration or test as a whole; an image without a group is its own. Trusted images are
+//! drawn at random from training and calibration, whatever their group: a person who checks a random
+//! part of a set sees frames of most groups, and only such a part is exchangeable with the rest. The
+//! draw depends on the seed and on the samples, not on their order.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use rand::SeedableRng;
-use rand::seq::SliceRandom;
+use rand::seq::{SliceRandom, index};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +18,19 @@ use super::sample::{Sample, SampleId};
 use super::set::Dataset;
 use crate::error::{Error, Result};
 
+/// Trusted images of a class below which folds of them would lack the class.
+const LEAST_TRUSTED: usize = 4;
+
 /// How large the sides are, as fractions of each class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitConfig {
-    /// Fraction for fitting thresholds, 0 or more. Default 0.15, about 31 images of the smallest
-    /// GTSRB class: one of its seven tracks.
+    /// Fraction that is checked to be clean and rightly labelled, 0 or more, drawn image by image.
+    /// Default 0.05.
+    pub trusted: f64,
+    /// Fraction that no classifier is trained on, for early stopping and the null rule, 0 or more,
+    /// drawn group by group. Default 0.15, about 31 images of the smallest GTSRB class: one of its
+    /// seven tracks.
     pub calibration: f64,
     /// Fraction for the final figures, 0 or more, used only where the source has no test part.
     /// Default 0.15, as calibration.
@@ -32,7 +41,7 @@ pub struct SplitConfig {
 
 impl Default for SplitConfig {
     fn default() -> Self {
-        Self { calibration: 0.15, test: 0.15, seed: 0 }
+        Self { trusted: 0.05, calibration: 0.15, test: 0.15, seed: 0 }
     }
 }
 
@@ -53,13 +62,15 @@ impl TestPart {
 }
 
 /// Indices of a data set, each in exactly one list, ascending.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Split {
-    /// What models are trained on.
+    /// What classifiers are trained on, once it is audited.
     pub train: Vec<usize>,
-    /// What thresholds are fitted on.
+    /// What null rules are fitted on, once it is audited.
     pub calibration: Vec<usize>,
+    /// What is known to be clean: thresholds are fitted on it.
+    pub trusted: Vec<usize>,
     /// What final figures are taken on; empty where the source has a test part of its own.
     pub test: Vec<usize>,
 }
@@ -70,7 +81,8 @@ impl Split {
     /// A side takes whole groups of a class until its fraction of the class's images is best met,
     /// and at least one group if there are enough: a class of two groups or more is in training
     /// and calibration, one of three or more in test too. A group of several labels counts for its
-    /// most frequent one.
+    /// most frequent one. Of the images of training and calibration the trusted fraction is then
+    /// taken, at least [`LEAST_TRUSTED`] of a class that has five times as many.
     ///
     /// # Errors
     /// [`Error::Config`] for fractions that are not in `[0, 1)` or leave nothing for training;
@@ -80,20 +92,24 @@ impl Split {
             TestPart::Separate => 0.0,
             TestPart::Drawn => config.test,
         };
+        check_fraction("split.trusted", config.trusted)?;
         check_fraction("split.calibration", config.calibration)?;
         check_fraction("split.test", test_fraction)?;
         if config.calibration + test_fraction >= 1.0 {
             let sum = config.calibration + test_fraction;
             return Err(Error::config("split.calibration", sum, "below 1 together with split.test"));
         }
-        let mut split = Self { train: Vec::new(), calibration: Vec::new(), test: Vec::new() };
+        let mut split = Self::default();
         for (class, mut groups) in strata(dataset.samples()) {
             let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
             rng.set_stream(u64::from(class));
             groups.shuffle(&mut rng);
-            split.deal(groups, [config.calibration, test_fraction]);
+            let mut class = Self::default();
+            class.deal(groups, [config.calibration, test_fraction]);
+            class.entrust(config.trusted, &mut rng);
+            split.append(class);
         }
-        for side in [&mut split.train, &mut split.calibration, &mut split.test] {
+        for side in [&mut split.train, &mut split.calibration, &mut split.trusted, &mut split.test] {
             side.sort_unstable();
         }
         split.check_classes(dataset)?;
@@ -112,9 +128,37 @@ impl Split {
         self.train.extend(groups.into_iter().flatten());
     }
 
+    /// Moves a random part of the images of one class from training and calibration to the trusted ones.
+    fn entrust(&mut self, fraction: f64, rng: &mut ChaCha8Rng) {
+        let images = self.train.len() + self.calibration.len();
+        if fraction == 0.0 {
+            return;
+        }
+        let least = if images >= 5 * LEAST_TRUSTED { LEAST_TRUSTED } else { 1 };
+        let count = ((fraction * images as f64).round() as usize).max(least);
+        let mut chosen = vec![false; images];
+        for position in index::sample(rng, images, count.min(images.saturating_sub(1))) {
+            chosen[position] = true;
+        }
+        let mut chosen = chosen.into_iter();
+        for side in [&mut self.train, &mut self.calibration] {
+            let (trusted, rest) =
+                side.drain(..).partition::<Vec<_>, _>(|_| chosen.next().unwrap_or_default());
+            self.trusted.extend(trusted);
+            *side = rest;
+        }
+    }
+
+    fn append(&mut self, class: Self) {
+        self.train.extend(class.train);
+        self.calibration.extend(class.calibration);
+        self.trusted.extend(class.trusted);
+        self.test.extend(class.test);
+    }
+
     fn check_classes(&self, dataset: &Dataset) -> Result<()> {
         let mut in_training = vec![false; dataset.classes().len()];
-        for &index in &self.train {
+        for &index in self.train.iter().chain(&self.trusted) {
             in_training[dataset.samples()[index].label as usize] = true;
         }
         let untrained = dataset.samples().iter().map(|s| s.label as usize).find(|&label| !in_training[label]);

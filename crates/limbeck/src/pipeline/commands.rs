@@ -69,9 +69,9 @@ pub fn poison_copy(
             let spec = section.surrogate.spec(&sets.train, 1.0);
             train_classifier(
                 spec,
-                &sets.train,
+                &sets.train.subset(&sets.fitted),
                 &Targets::Labels,
-                &sets.calibration,
+                &sets.train.subset(&sets.held_out),
                 &section.train,
                 device,
                 seed.child("surrogate"),
@@ -172,9 +172,9 @@ pub fn train_model(
     progress.task("training the classifier", "images");
     let (model, epochs) = train_classifier(
         section.network.spec(&sets.train, 1.0),
-        &sets.train,
+        &sets.with_trusted(&sets.train.subset(&sets.fitted))?,
         &Targets::Labels,
-        &sets.calibration,
+        &sets.train.subset(&sets.held_out),
         &section.train,
         device,
         Seed::new(config.seed).child("train"),

@@ -54,7 +54,9 @@ pub struct DataConfig {
     pub image_size: ImageSize,
     /// Column names of parquet files.
     pub columns: SourceOptions,
-    /// Share of each class held out by group; a label model learns its classes from half of the calibration images.
+    /// Folder or file of images that are known to be clean and rightly labelled; empty = a random part of `path`, as `split.trusted` says.
+    pub trusted: String,
+    /// Shares of each class that are trusted, held out and tested on.
     pub split: SplitConfig,
     /// At most this many images of each class, the first in the order of the set; 0 = all. For quick trials.
     pub limit_per_class: usize,
@@ -231,7 +233,10 @@ impl RunConfig {
             attack.check(&format!("evaluate.attacks[{index}]"))?;
         }
         self.evaluate.held_out.check("evaluate.held_out")?;
-        for (key, share) in [("calibration", self.data.split.calibration), ("test", self.data.split.test)] {
+        let split = &self.data.split;
+        for (key, share) in
+            [("trusted", split.trusted), ("calibration", split.calibration), ("test", split.test)]
+        {
             if !(0.0..0.9).contains(&share) {
                 return Err(Error::config(format!("data.split.{key}"), share, "a share in [0, 0.9)"));
             }

@@ -115,6 +115,7 @@ fn gtsrb() -> RunConfig {
             path: String::new(),
             image_size: ImageSize::default(),
             columns: SourceOptions::default(),
+            trusted: String::new(),
             split: SplitConfig::default(),
             limit_per_class: 0,
         },
@@ -142,16 +143,19 @@ fn gtsrb() -> RunConfig {
             train: dae_training(4, 32, 0.005),
         },
         label_model: LabelModelConfig {
-            enabled: false,
-            rounds: 1,
-            confidence: 0.5,
-            first_epochs: 30,
-            train: classifier_training(6, 64, 0.003, SIGNS),
+            enabled: true,
+            width: 16,
+            rounds: 2,
+            agreement: 0.5,
+            contradiction: 1.5,
+            first_epochs: 80,
+            train: classifier_training(4, 64, 0.003, SIGNS),
         },
         purify: PurifyConfig {
-            score: ScoreKind::Head,
+            score: ScoreKind::Mixture,
             rule: Rule::Percentile { percentile: 98.0, margin: 0.0 },
             flagged: FlaggedPolicy::Decide,
+            class_fdr: 0.05,
             kl_temperature: 1.0,
         },
         distill: DistillConfig { temperature: 20.0 },
@@ -182,8 +186,12 @@ fn sample() -> RunConfig {
     config.classifier.network.width = 12;
     config.classifier.network.dropout = 0.2;
     config.classifier.train = classifier_training(15, 32, 0.004, SIGNS);
-    config.label_model.first_epochs = 60;
-    config.label_model.train = classifier_training(12, 32, 0.004, SIGNS);
+    // A twentieth of so small a set would be two images a class.
+    config.data.split.trusted = 0.15;
+    config.data.split.calibration = 0.1;
+    config.label_model.width = 12;
+    config.label_model.first_epochs = 40;
+    config.label_model.train = classifier_training(8, 32, 0.004, SIGNS);
     config.dae.width = 8;
     // At a rate of 0.01 one of three trainings stayed the identity and found nothing.
     config.dae.train = dae_training(20, 16, 0.004);
@@ -217,6 +225,8 @@ fn authors() -> RunConfig {
     config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
     // Their code has the reconstruction error alone.
     config.purify.score = ScoreKind::Mse;
+    config.purify.class_fdr = 0.0;
+    config.label_model.enabled = false;
     config.purify.flagged = FlaggedPolicy::Discard;
     config.distill.temperature = 5.0;
     config.evaluate.attacks = [0.01, 0.02, 0.03]

@@ -98,10 +98,10 @@ impl<'a> Run<'a> {
         if goal < Goal::Distil {
             return Ok(outcome);
         }
-        let teacher = self.teacher(&sets, &purified)?;
+        let teacher = self.teacher(&purified)?;
         let soft_labels = self.soft_labels(&purified, &teacher)?;
-        let student = self.student(&sets, &purified, &soft_labels)?;
-        let null_rule = self.null_rule(&sets, &student, &soft_labels)?;
+        let student = self.student(&purified, &soft_labels)?;
+        let null_rule = self.null_rule(&purified, &student, &soft_labels)?;
         if goal < Goal::Evaluate {
             return Ok(outcome);
         }
@@ -130,11 +130,11 @@ impl<'a> Run<'a> {
     /// As [`execute`](Self::execute).
     pub fn distil_as_it_is(&mut self) -> Result<()> {
         let sets = self.start()?;
-        let unfiltered = super::stages::Purified { set: sets.train.clone(), key: sets.content_hash() };
-        let teacher = self.teacher(&sets, &unfiltered)?;
+        let unfiltered = super::stages::Purified::nothing(&sets)?;
+        let teacher = self.teacher(&unfiltered)?;
         let soft_labels = self.soft_labels(&unfiltered, &teacher)?;
-        let student = self.student(&sets, &unfiltered, &soft_labels)?;
-        self.null_rule(&sets, &student, &soft_labels)?;
+        let student = self.student(&unfiltered, &soft_labels)?;
+        self.null_rule(&unfiltered, &student, &soft_labels)?;
         Ok(())
     }
 

@@ -1,14 +1,15 @@
-//! The image sets of a run: training, calibration and test, apart by group.
+//! The image sets of a run: what is audited, what is trusted, and what is tested on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use crate::dataset::{Dataset, Part, Source, Split, SplitConfig, TestPart};
+use crate::dataset::{Dataset, Part, Source, Split, TestPart};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 use super::config::RunConfig;
 
-/// Where the images come from, and the three sets.
+/// Where the images come from, and the sets.
 pub struct Sets {
     /// The source, for writing copies in its own schema.
     pub source: Source,
@@ -16,49 +17,66 @@ pub struct Sets {
     pub name: String,
     /// Images to be audited, as they come.
     pub train: Dataset,
-    /// Trusted images that the label model learns its classes from; none without one, or where most classes have only one group of them.
+    /// Positions in [`train`](Self::train) of what classifiers are trained on.
+    pub fitted: Vec<usize>,
+    /// Positions in [`train`](Self::train) of whole groups that no classifier is trained on: for early stopping and the null rule.
+    pub held_out: Vec<usize>,
+    /// Images that are known to be clean and rightly labelled: a random part of the set, or another set.
     pub trusted: Dataset,
-    /// Trusted images that thresholds, early stopping and the null rule are fitted on.
-    pub calibration: Dataset,
     /// Images that nothing is fitted on.
     pub test: Dataset,
+    /// Groups of the held-out images.
+    held_out_groups: BTreeSet<String>,
 }
 
 impl Sets {
     /// Reads, limits and splits the set that the config names.
     pub fn load(config: &RunConfig, progress: &dyn Progress) -> Result<Self> {
+        let data = &config.data;
         let (source, name) = match config.data_path() {
             None => (Source::embedded()?, "embedded GTSRB sample".to_owned()),
             Some(path) => {
                 let name = path
                     .file_name()
                     .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
-                (Source::open_with(&path, &config.data.columns)?, name)
+                (Source::open_with(&path, &data.columns)?, name)
             }
         };
-        let load = |part: Part, what: &str| -> Result<Dataset> {
+        let load = |source: &Source, part: Part, what: &str| -> Result<Dataset> {
             progress.task(what, "images");
-            let set = Dataset::load(&source, part, config.data.image_size, &mut |done, total| {
+            let set = Dataset::load(source, part, data.image_size, &mut |done, total| {
                 progress.advance(done, total.unwrap_or(0));
             })?;
             progress.check()?;
-            Ok(limited(&set, config.data.limit_per_class))
+            Ok(set)
         };
-        let full = load(Part::Train, "reading training images")?;
+        let full = limited(&load(&source, Part::Train, "reading training images")?, data.limit_per_class);
         let where_test = TestPart::of(&source);
-        let split = Split::draw(&full, &config.data.split, where_test)?;
+        let mut fractions = data.split.clone();
+        let trusted = match data.trusted.as_str() {
+            "" => None,
+            path => {
+                fractions.trusted = 0.0;
+                let other = Source::open_with(Path::new(path), &data.columns)?;
+                let set = load(&other, Part::Train, "reading trusted images")?;
+                Some(set.with_classes(full.classes()).map_err(|error| {
+                    Error::data(other.path(), error.to_string(), "classes of the audited set alone")
+                })?)
+            }
+        };
+        let split = Split::draw(&full, &fractions, where_test)?;
+        let trusted = trusted.unwrap_or_else(|| full.subset(&split.trusted));
         let test = match where_test {
-            TestPart::Separate => load(Part::Test, "reading test images")?,
+            TestPart::Separate => {
+                limited(&load(&source, Part::Test, "reading test images")?, data.limit_per_class)
+            }
             TestPart::Drawn => full.subset(&split.test),
         };
-        for (what, set) in [("calibration", split.calibration.len()), ("test", test.len())] {
-            if set == 0 {
-                return Err(Error::config(
-                    format!("data.split.{what}"),
-                    "no image",
-                    format!("a share that leaves {what} images"),
-                ));
-            }
+        let sizes =
+            [("trusted", trusted.len()), ("calibration", split.calibration.len()), ("test", test.len())];
+        if let Some((what, _)) = sizes.into_iter().find(|(_, images)| *images == 0) {
+            let expected = format!("a share that leaves {what} images");
+            return Err(Error::config(format!("data.split.{what}"), "no image", expected));
         }
         if test.classes() != full.classes() {
             return Err(Error::data(
@@ -67,34 +85,44 @@ impl Sets {
                 format!("the {} classes of the training part", full.classes().len()),
             ));
         }
-        let (train, held_out) = (full.subset(&split.train), full.subset(&split.calibration));
-        let (trusted, calibration) = match config.label_model.enabled {
-            true => halves(&held_out, config.data.split.seed)?,
-            false => (held_out.subset(&[]), held_out),
-        };
-        Ok(Self { source, name, train, trusted, calibration, test })
+        let held_out_groups =
+            split.calibration.iter().filter_map(|&index| full.samples()[index].group.clone()).collect();
+        let (audited, fitted, held_out) = merged(&split.train, &split.calibration);
+        let train = full.subset(&audited);
+        Ok(Self { source, name, train, fitted, held_out, trusted, test, held_out_groups })
+    }
+
+    /// What a classifier is trained on when `filtered`, a part of the fitted images, is left of them: the trusted images beside it, save those of
+    /// held-out groups, near-duplicates of what the classifier is calibrated on.
+    ///
+    /// # Errors
+    /// As [`Dataset::joined`].
+    pub fn with_trusted(&self, filtered: &Dataset) -> Result<Dataset> {
+        let apart: Vec<usize> = (0..self.trusted.len())
+            .filter(|&index| {
+                let group = &self.trusted.samples()[index].group;
+                group.as_ref().is_none_or(|group| !self.held_out_groups.contains(group))
+            })
+            .collect();
+        filtered.joined(&self.trusted.subset(&apart))
     }
 
     /// Hash over everything that was read.
     pub fn content_hash(&self) -> String {
-        let parts = [&self.train, &self.trusted, &self.calibration, &self.test].map(Dataset::content_hash);
+        let part = |positions: &[usize]| self.train.subset(positions).content_hash();
+        let parts =
+            [part(&self.fitted), part(&self.held_out), self.trusted.content_hash(), self.test.content_hash()];
         blake3::hash(parts.join(" ").as_bytes()).to_hex().to_string()
     }
 }
 
-/// Trusted images to learn classes from, and those to fit thresholds on, by group.
-///
-/// Without a second group of a class nothing of it would be left to fit thresholds on: if that is so for most classes, all images are for thresholds.
-fn halves(held_out: &Dataset, seed: u64) -> Result<(Dataset, Dataset)> {
-    let config = SplitConfig { calibration: 0.5, test: 0.0, seed };
-    let split = Split::draw(held_out, &config, TestPart::Separate)?;
-    let (trusted, calibration) = (held_out.subset(&split.train), held_out.subset(&split.calibration));
-    let classes =
-        |set: &Dataset| set.samples().iter().map(|sample| sample.label).collect::<BTreeSet<_>>().len();
-    if 2 * classes(&calibration) < classes(held_out) {
-        return Ok((held_out.subset(&[]), held_out.clone()));
-    }
-    Ok((trusted, calibration))
+/// Two ascending lists as one, and where each of them went.
+fn merged(first: &[usize], second: &[usize]) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
+    let mut all: Vec<(usize, bool)> =
+        first.iter().map(|&index| (index, true)).chain(second.iter().map(|&index| (index, false))).collect();
+    all.sort_unstable();
+    let positions = |wanted: bool| (0..all.len()).filter(|&position| all[position].1 == wanted).collect();
+    (all.iter().map(|(index, _)| *index).collect(), positions(true), positions(false))
 }
 
 /// The first `most` images of each class, in the order of the set; 0 = all.

@@ -65,10 +65,24 @@ pub(super) struct Audit {
     pub(super) key: String,
 }
 
-/// The purified training images.
+/// What classifiers learn from and are calibrated on once the set is purified, or left as it is.
 pub(super) struct Purified {
-    pub(super) set: Dataset,
+    /// What is left of the fitted images, and trusted ones.
+    pub(super) train: Dataset,
+    /// Held-out images that were kept.
+    pub(super) calibration: Dataset,
     pub(super) key: String,
+}
+
+impl Purified {
+    /// The set as it came.
+    pub(super) fn nothing(sets: &Sets) -> Result<Self> {
+        Ok(Self {
+            train: sets.with_trusted(&sets.train.subset(&sets.fitted))?,
+            calibration: sets.train.subset(&sets.held_out),
+            key: sets.content_hash(),
+        })
+    }
 }
 
 /// A classifier trained behind another filter.
@@ -117,7 +131,7 @@ impl Run<'_> {
         temperature: f64,
         train: &Dataset,
         targets: impl FnOnce() -> Result<Targets>,
-        calibration: &Dataset,
+        validation: &Dataset,
         upstream: &[&str],
     ) -> Result<Made<Trained<TrainedClassifier>>> {
         let spec = section.0.spec(train, temperature);
@@ -129,7 +143,7 @@ impl Run<'_> {
                 spec,
                 train,
                 &targets()?,
-                calibration,
+                validation,
                 section.1,
                 &run.device,
                 run.seed(name),
@@ -152,9 +166,9 @@ impl Run<'_> {
             "surrogate",
             (section.surrogate, &section.train),
             1.0,
-            &sets.train,
+            &sets.train.subset(&sets.fitted),
             || Ok(Targets::Labels),
-            &sets.calibration,
+            &sets.train.subset(&sets.held_out),
             &[data],
         )?;
         let key = self.key("poison", &section.plan, &[&surrogate.key]);
@@ -187,9 +201,9 @@ impl Run<'_> {
             "undefended",
             (network, &train),
             1.0,
-            audited,
+            &sets.with_trusted(&audited.subset(&sets.fitted))?,
             || Ok(Targets::Labels),
-            &sets.calibration,
+            &audited.subset(&sets.held_out),
             &[data],
         )
     }
@@ -216,7 +230,7 @@ impl Run<'_> {
                 )
             };
             let (train, calibration) =
-                (twins(audited, "train twins")?, twins(&sets.calibration, "calibration twins")?);
+                (twins(audited, "train twins")?, twins(&sets.trusted, "calibration twins")?);
             let spec = AutoencoderSpec {
                 kind: section.kind,
                 width: section.width,
@@ -248,11 +262,11 @@ impl Run<'_> {
         audited: &Dataset,
         data: &str,
     ) -> Result<Made<Option<TrainedClassifier>>> {
-        if sets.trusted.is_empty() {
+        let config = self.config.label_model.clone();
+        if !config.enabled {
             return Ok(Made { value: None, key: data.to_owned() });
         }
-        let config = self.config.label_model.clone();
-        let network = self.config.classifier.network;
+        let network = NetworkConfig { width: config.width, ..self.config.classifier.network };
         let key = self.key("label-model", &(&config, network), &[data]);
         let file = "label_model.safetensors";
         self.stage("label-model", &key, &[file], |run, _| {
@@ -260,7 +274,6 @@ impl Run<'_> {
                 &network.spec(&sets.train, 1.0),
                 &sets.trusted,
                 audited,
-                &sets.calibration,
                 &config,
                 &run.device,
                 run.seed("label-model"),
@@ -287,7 +300,7 @@ impl Run<'_> {
         let (ledger, csv, thresholds) = ("ledger.parquet", "ledger.csv", "thresholds.json");
         self.stage("audit", &key, &[ledger, csv, thresholds], |run, _| {
             let defence = run.defence(networks);
-            let judged: Judgement = judge(audited, &sets.calibration, &defence, &config, run.progress)?;
+            let judged: Judgement = judge(audited, &sets.trusted, &defence, &config, run.progress)?;
             judged.ledger.write_parquet(&run.path(ledger))?;
             judged.ledger.write_csv(&run.path(csv))?;
             let frozen =
@@ -320,23 +333,32 @@ impl Run<'_> {
             })?;
             Ok(())
         })?;
-        Ok(Purified { set, key })
+        let of_kept = |indices: &[usize], verdicts: &[Verdict]| {
+            let mut wanted = vec![false; audited.len()];
+            indices.iter().for_each(|&index| wanted[index] = true);
+            let is_wanted = |&position: &usize| {
+                let index = kept[position];
+                wanted[index] && verdicts.contains(&audit.ledger.rows[index].verdict)
+            };
+            set.subset(&(0..kept.len()).filter(is_wanted).collect::<Vec<_>>())
+        };
+        Ok(Purified {
+            train: sets.with_trusted(&of_kept(&sets.fitted, &[Verdict::Keep, Verdict::Reconstruct]))?,
+            calibration: of_kept(&sets.held_out, &[Verdict::Keep]),
+            key,
+        })
     }
 
-    pub(super) fn teacher(
-        &mut self,
-        sets: &Sets,
-        purified: &Purified,
-    ) -> Result<Made<Trained<TrainedClassifier>>> {
+    pub(super) fn teacher(&mut self, purified: &Purified) -> Result<Made<Trained<TrainedClassifier>>> {
         let ClassifierSection { network, train } = self.config.classifier.clone();
         let temperature = self.config.distill.temperature;
         self.classifier(
             "teacher",
             (network, &train),
             temperature,
-            &purified.set,
+            &purified.train,
             || Ok(Targets::Labels),
-            &sets.calibration,
+            &purified.calibration,
             &[&purified.key],
         )
     }
@@ -349,14 +371,13 @@ impl Run<'_> {
         let key = self.key("soft-labels", &(), &[&teacher.key]);
         let file = "soft_labels.parquet";
         self.stage("soft-labels", &key, &[file], |run, _| {
-            SoftLabels::compute(&teacher.value.network, &purified.set, run.progress)?.save(&run.path(file))
+            SoftLabels::compute(&teacher.value.network, &purified.train, run.progress)?.save(&run.path(file))
         })?;
         Ok(Made { value: SoftLabels::load(&self.path(file))?, key })
     }
 
     pub(super) fn student(
         &mut self,
-        sets: &Sets,
         purified: &Purified,
         soft_labels: &Made<SoftLabels>,
     ) -> Result<Made<Trained<TrainedClassifier>>> {
@@ -366,16 +387,16 @@ impl Run<'_> {
             "student",
             (network, &train),
             temperature,
-            &purified.set,
-            || soft_labels.value.targets(&purified.set),
-            &sets.calibration,
+            &purified.train,
+            || soft_labels.value.targets(&purified.train),
+            &purified.calibration,
             &[&soft_labels.key],
         )
     }
 
     pub(super) fn null_rule(
         &mut self,
-        sets: &Sets,
+        purified: &Purified,
         student: &Made<Trained<TrainedClassifier>>,
         soft_labels: &Made<SoftLabels>,
     ) -> Result<Made<NullRule>> {
@@ -386,7 +407,7 @@ impl Run<'_> {
             let rule = NullRule::calibrate(
                 &student.value.network,
                 &soft_labels.value,
-                &sets.calibration,
+                &purified.calibration,
                 &config,
                 run.config.seed,
                 run.progress,
@@ -423,15 +444,16 @@ impl Run<'_> {
             }
             let ClassifierSection { network, train } = self.config.classifier.clone();
             for (filter, verdicts) in plans {
+                let kept = |set: &Dataset| {
+                    let is_kept = |index: &&usize| verdicts[**index] == Verdict::Keep;
+                    let kept: Vec<usize> = sets.fitted.iter().filter(is_kept).copied().collect();
+                    sets.with_trusted(&set.subset(&kept))
+                };
                 let set = match filter {
-                    "limbeck" => purified.set.clone(),
-                    "clean" => sets.train.clone(),
+                    "limbeck" => purified.train.clone(),
+                    "clean" => kept(&sets.train)?,
                     // A random filter discards what it flags: it has no reason to reconstruct.
-                    _ => {
-                        let kept: Vec<usize> =
-                            (0..audited.len()).filter(|&index| verdicts[index] == Verdict::Keep).collect();
-                        audited.subset(&kept)
-                    }
+                    _ => kept(audited)?,
                 };
                 let made = self.classifier(
                     &format!("control-{filter}"),
@@ -439,7 +461,7 @@ impl Run<'_> {
                     1.0,
                     &set,
                     || Ok(Targets::Labels),
-                    &sets.calibration,
+                    &purified.calibration,
                     &[&purified.key],
                 )?;
                 let count = |verdict: Verdict| verdicts.iter().filter(|v| **v == verdict).count() as u64;
@@ -567,7 +589,7 @@ impl Run<'_> {
                 classes: sets.train.classes().to_vec(),
                 train_images: sets.train.len() as u64,
                 trusted_images: sets.trusted.len() as u64,
-                calibration_images: sets.calibration.len() as u64,
+                calibration_images: sets.held_out.len() as u64,
                 test_images: sets.test.len() as u64,
                 image_size: [sets.train.size().width, sets.train.size().height],
                 content_hash: sets.content_hash(),
@@ -580,7 +602,7 @@ impl Run<'_> {
                 &sets.test,
                 &config.held_out,
                 poison.surrogate.as_ref(),
-                &Scorer::new(&sets.calibration, self.defence(networks), progress)?,
+                &Scorer::new(&sets.trusted, self.defence(networks), progress)?,
                 decisive,
                 &audit.thresholds,
                 self.seed("held-out"),
@@ -720,15 +742,15 @@ fn curve_epoch((index, epoch): (usize, &Epoch)) -> ClassifierEpoch {
     }
 }
 
-/// What becomes of each sample of the source, by its id there: audited images as judged, held-out images as they are.
+/// What becomes of each sample of the source, by its id there: audited images as judged, the others as they are.
 fn purified_edits(
     sets: &Sets,
     purified: &Dataset,
     kept: &[usize],
     audit: &Audit,
 ) -> Result<HashMap<SampleId, Edit>> {
-    let held_out = [&sets.trusted, &sets.calibration, &sets.test].into_iter().flat_map(|set| set.samples());
-    let mut edits: HashMap<SampleId, Edit> = held_out.map(|sample| (sample.id, Edit::Keep)).collect();
+    let not_audited = [&sets.trusted, &sets.test].into_iter().flat_map(|set| set.samples());
+    let mut edits: HashMap<SampleId, Edit> = not_audited.map(|sample| (sample.id, Edit::Keep)).collect();
     for (position, &index) in kept.iter().enumerate() {
         let (before, after) = (&sets.train.samples()[index], &purified.samples()[position]);
         let unchanged = before.id == after.id

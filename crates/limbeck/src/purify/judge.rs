@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::discovery::largest_discovery;
 use super::ledger::{Ledger, LedgerRow};
 use super::mixture::Mixture;
 use super::scores::{Defence, ScoreKind, Scored, columns, score_all};
@@ -20,8 +21,11 @@ use crate::tensors::values;
 pub struct PurifyConfig {
     /// The score that decides; all scores are in the ledger.
     pub score: ScoreKind,
-    /// How the threshold is fitted on the calibration split.
+    /// How the threshold is fitted on the trusted images.
     pub rule: Rule,
+    /// False-discovery rate within a class: where much of a class is suspicious, as with a backdoor's target, its threshold falls until this share of what is
+    /// flagged there is expected to be clean (Benjamini & Hochberg 1995); 0 = one threshold for all.
+    pub class_fdr: f64,
     /// What happens to a flagged image.
     pub flagged: FlaggedPolicy,
     /// Temperature on the first distribution of the KL score (AdversarialAE: 1).
@@ -49,6 +53,9 @@ impl PurifyConfig {
                 "a finite number above 0",
             ));
         }
+        if !(0.0..1.0).contains(&self.class_fdr) {
+            return Err(Error::config(format!("{key}.class_fdr"), self.class_fdr, "a rate in [0, 1)"));
+        }
         match self.rule {
             Rule::Percentile { percentile, margin } => {
                 if !(0.0..=100.0).contains(&percentile) {
@@ -75,41 +82,47 @@ pub struct Judgement {
     pub ledger: Ledger,
     /// The threshold of each score, in the order of the table of scores.
     pub thresholds: Vec<Threshold>,
-    /// Scores of the calibration images, one column for each score.
+    /// Scores of the trusted images, one column for each score.
     pub calibration: Vec<CalibrationScores>,
 }
 
-/// Scores `audited`, fits thresholds on `calibration` alone, and decides.
+/// Scores `audited`, fits thresholds on the trusted images alone, and decides.
 ///
 /// # Errors
-/// Refuses an empty calibration split; reports scores that are not finite.
+/// Refuses a set without trusted images; reports scores that are not finite.
 pub fn judge(
     audited: &Dataset,
-    calibration: &Dataset,
+    trusted: &Dataset,
     defence: &Defence<'_>,
     config: &PurifyConfig,
     progress: &dyn Progress,
 ) -> Result<Judgement> {
-    progress.task("scoring calibration images", "images");
-    let (mixture, columns) = calibrated(calibration, defence, progress)?;
+    progress.task("scoring trusted images", "images");
+    let (mixture, columns) = calibrated(trusted, defence, progress)?;
     let calibration = columns.into_iter().map(CalibrationScores::new).collect::<Result<Vec<_>>>()?;
     let thresholds =
         calibration.iter().map(|scores| Threshold::infer(scores, config.rule)).collect::<Result<Vec<_>>>()?;
     progress.task("scoring the audited images", "images");
-    let scored = score_all(audited, defence, progress)?;
+    let mut scored = score_all(audited, defence, progress)?;
+    for image in &mut scored {
+        image.scores.push(mixture.of(&image.scores));
+    }
     let decisive = config.score.position();
-    let (threshold, reference) = (&thresholds[decisive], &calibration[decisive]);
+    let reference = &calibration[decisive];
+    let p_values: Vec<f64> = scored.iter().map(|image| reference.p_value(image.scores[decisive])).collect();
+    let by_class = class_thresholds(audited, &p_values, reference, thresholds[decisive], config.class_fdr)?;
     let rows = audited
         .samples()
         .iter()
         .zip(scored)
-        .map(|(sample, mut scored)| {
+        .zip(p_values)
+        .map(|((sample, scored), p_value)| {
+            let threshold = &by_class[sample.label as usize];
+            let suspicion = scored.scores[decisive];
             let culprit = match config.score {
                 ScoreKind::Mixture => mixture.culprit(&scored.scores),
                 kind => kind,
             };
-            scored.scores.push(mixture.of(&scored.scores));
-            let suspicion = scored.scores[decisive];
             let flagged = threshold.flags(suspicion).then_some(culprit);
             let (verdict, reason) = decide(&scored, flagged, sample.label, config, audited.classes());
             LedgerRow {
@@ -117,7 +130,7 @@ pub fn judge(
                 path: sample.path.clone(),
                 label: sample.label,
                 suspicion,
-                p_value: reference.p_value(suspicion),
+                p_value,
                 threshold: threshold.value(),
                 verdict,
                 reason,
@@ -128,29 +141,52 @@ pub fn judge(
     Ok(Judgement { ledger: Ledger { score_names: ScoreKind::names(), rows }, thresholds, calibration })
 }
 
-/// The mixture, and the columns of all scores of the calibration images, the mixture's last.
+/// The threshold of each class: that for all, or a lower one where the false-discovery rate allows it.
+fn class_thresholds(
+    audited: &Dataset,
+    p_values: &[f64],
+    reference: &CalibrationScores,
+    for_all: Threshold,
+    fdr: f64,
+) -> Result<Vec<Threshold>> {
+    let mut by_class = vec![Vec::new(); audited.classes().len()];
+    for (sample, p_value) in audited.samples().iter().zip(p_values) {
+        by_class[sample.label as usize].push(*p_value);
+    }
+    let threshold = |p_values: Vec<f64>| match largest_discovery(p_values, fdr) {
+        None => Ok(for_all),
+        Some(fpr) if fpr >= 1.0 => Ok(for_all),
+        Some(fpr) => {
+            let of_class = Threshold::infer(reference, Rule::Fpr { fpr })?;
+            Ok(if of_class.value() < for_all.value() { of_class } else { for_all })
+        }
+    };
+    by_class.into_iter().map(threshold).collect()
+}
+
+/// The mixture, and the columns of all scores of the trusted images, the mixture's last.
 fn calibrated(
-    calibration: &Dataset,
+    trusted: &Dataset,
     defence: &Defence<'_>,
     progress: &dyn Progress,
 ) -> Result<(Mixture, Vec<Vec<f64>>)> {
-    let scored = score_all(calibration, defence, progress)?;
+    let scored = score_all(trusted, defence, progress)?;
     let mut columns = columns(&scored);
     let mixture = Mixture::fit(&columns)?;
     columns.push(scored.iter().map(|image| mixture.of_calibration(&image.scores)).collect());
     Ok((mixture, columns))
 }
 
-/// Scores of sets that are not the calibration images': one column for each score of a ledger row.
+/// Scores of sets that are not the trusted images: one column for each score of a ledger row.
 pub struct Scorer<'a> {
     defence: Defence<'a>,
     mixture: Mixture,
 }
 
 impl<'a> Scorer<'a> {
-    /// Fits the mixture on the calibration images.
-    pub fn new(calibration: &Dataset, defence: Defence<'a>, progress: &dyn Progress) -> Result<Self> {
-        Ok(Self { mixture: calibrated(calibration, &defence, progress)?.0, defence })
+    /// Fits the mixture on the trusted images.
+    pub fn new(trusted: &Dataset, defence: Defence<'a>, progress: &dyn Progress) -> Result<Self> {
+        Ok(Self { mixture: calibrated(trusted, &defence, progress)?.0, defence })
     }
 
     /// One column for each score, in the order of [`ScoreKind::names`].
@@ -171,28 +207,32 @@ fn decide(
 ) -> (Verdict, String) {
     let Some(culprit) = flagged else {
         let name = config.score.name();
-        return (Verdict::Keep, format!("{name} is within what clean calibration images show"));
-    };
-    let flagged = match config.score {
-        ScoreKind::Mixture => format!("mixture is above the threshold, by {}", culprit.name()),
-        score => format!("{} is above the threshold", score.name()),
+        return (Verdict::Keep, format!("{name} is within what trusted images show"));
     };
     let class = |index: u32| classes.get(index as usize).map_or("?", String::as_str);
+    let why = match culprit {
+        ScoreKind::Head => "it carries a fine perturbation that trusted images do not".to_owned(),
+        ScoreKind::Label => match scored.shown_class {
+            Some(shown) if shown != label => {
+                format!("it looks like \"{}\", its label is \"{}\"", class(shown), class(label))
+            }
+            _ => format!("it is an unusual \"{}\"", class(label)),
+        },
+        other => format!("{} is above the threshold", other.name()),
+    };
     let restored = scored.restored_answer == label;
     match config.flagged {
-        FlaggedPolicy::Discard => (Verdict::Discard, flagged),
-        FlaggedPolicy::Reconstruct => (Verdict::Reconstruct, flagged),
+        FlaggedPolicy::Discard => (Verdict::Discard, why),
+        FlaggedPolicy::Reconstruct => (Verdict::Reconstruct, why),
         // No reconstruction mends a wrong label.
-        FlaggedPolicy::Decide if culprit == ScoreKind::Label => {
-            (Verdict::Discard, format!("{flagged}; the label model is surer of another class"))
-        }
+        FlaggedPolicy::Decide if culprit == ScoreKind::Label => (Verdict::Discard, why),
         FlaggedPolicy::Decide if restored => {
-            (Verdict::Reconstruct, format!("{flagged}; its reconstruction still reads as its label"))
+            (Verdict::Reconstruct, format!("{why}; its reconstruction still reads as its label"))
         }
         FlaggedPolicy::Decide => (
             Verdict::Discard,
             format!(
-                "{flagged}; its reconstruction reads as \"{}\", its label is \"{}\"",
+                "{why}; its reconstruction reads as \"{}\", its label is \"{}\"",
                 class(scored.restored_answer),
                 class(label)
             ),

@@ -1,7 +1,8 @@
-//! Purification: a denoising autoencoder is trained, images are scored with it, a threshold is fitted on calibration
+//! Purification: a denoising autoencoder is trained, images are scored with it, a threshold is fitted on trusted
 //! images, and each image of the audited set is kept, reconstructed or discarded. This room never sees the truth manifest.
 
 mod dae;
+mod discovery;
 mod judge;
 mod label_model;
 mod ledger;

@@ -9,7 +9,7 @@ use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::network::{Denoised, Model, TrainedAutoencoder, TrainedClassifier};
 use crate::progress::Progress;
-use crate::tensors::values;
+use crate::tensors::{argmax, values};
 use crate::train::INFERENCE_BATCH;
 
 /// What scores may look at: the defender's own networks, and an image with its reconstruction.
@@ -19,7 +19,7 @@ pub struct Defence<'a> {
     pub autoencoder: &'a TrainedAutoencoder,
     /// A classifier of the defender's.
     pub classifier: &'a TrainedClassifier,
-    /// A classifier of the defender's that learnt its classes from trusted images, if there are enough of them.
+    /// A classifier of the defender's that learnt its classes from trusted images.
     pub label_model: Option<&'a TrainedClassifier>,
     /// Temperature on the first distribution of the KL score.
     pub kl_temperature: f64,
@@ -83,13 +83,13 @@ impl Score for WrongLabel {
         let Some(label_model) = defence.label_model else {
             return Tensor::zeros([shown.labels.len()], &shown.images.device());
         };
-        let logits = label_model.logits(shown.images.clone());
-        let [batch, classes] = logits.dims();
-        let labels = crate::tensors::labels(shown.labels, &logits.device());
+        let answers = log_softmax(label_model.logits(shown.images.clone()), 1);
+        let [batch, classes] = answers.dims();
+        let labels = crate::tensors::labels(shown.labels, &answers.device());
         let own = labels.clone().one_hot::<2>(classes).float();
-        let given = logits.clone().gather(1, labels.reshape([batch, 1]));
-        // Far below any logit, so that a label is not held against itself.
-        let others = logits - own.mul_scalar(1e9);
+        let given = answers.clone().gather(1, labels.reshape([batch, 1]));
+        // Far below any log-probability, so that a label is not held against itself.
+        let others = answers - own.mul_scalar(1e9);
         (others.max_dim(1) - given).flatten(0, 1)
     }
 }
@@ -143,6 +143,8 @@ pub(super) struct Scored {
     pub(super) scores: Vec<f64>,
     /// What the classifier answers on its reconstruction.
     pub(super) restored_answer: u32,
+    /// What the label model answers, if there is one.
+    pub(super) shown_class: Option<u32>,
 }
 
 /// Scores every image of a set, batch by batch.
@@ -163,10 +165,13 @@ pub(super) fn score_all(
             .iter()
             .map(|(_, _, score)| values(score.score(defence, &shown)))
             .collect::<Result<Vec<_>>>()?;
-        let restored = crate::tensors::argmax(defence.classifier.logits(shown.denoised.reconstructions))?;
+        let read = |model: &TrainedClassifier| argmax(model.logits(shown.images.clone()));
+        let classes = defence.label_model.map(read).transpose()?;
+        let restored = argmax(defence.classifier.logits(shown.denoised.reconstructions))?;
         scored.extend((0..chunk.len()).map(|row| Scored {
             scores: columns.iter().map(|column| f64::from(column[row])).collect(),
             restored_answer: restored[row],
+            shown_class: classes.as_ref().map(|classes| classes[row]),
         }));
         progress.advance(scored.len() as u64, set.len() as u64);
     }

@@ -60,6 +60,7 @@ fn config(flagged: FlaggedPolicy) -> PurifyConfig {
         score: ScoreKind::Mse,
         rule: Rule::Percentile { percentile: 50.0, margin: 0.0 },
         flagged,
+        class_fdr: 0.0,
         kl_temperature: 1.0,
     }
 }

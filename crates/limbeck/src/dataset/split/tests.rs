@@ -45,7 +45,7 @@ proptest! {
         groups in arb_groups(), seed: u64, calibration in 0.05f64..0.5, test in 0.05f64..0.4,
     ) {
         let set = grouped(&groups);
-        let config = SplitConfig { calibration, test, seed };
+        let config = SplitConfig { trusted: 0.0, calibration, test, seed };
         let split = Split::draw(&set, &config, TestPart::Drawn).expect("one label a group");
         let mut all = [&split.train[..], &split.calibration, &split.test].concat();
         all.sort_unstable();
@@ -70,13 +70,27 @@ proptest! {
         let reversed: Vec<_> = (0..set.len()).rev().collect();
         let mirrored = set.subset(&reversed);
         let config = SplitConfig { seed, ..SplitConfig::default() };
-        let ids = |set: &Dataset| -> [BTreeSet<SampleId>; 3] {
+        let ids = |set: &Dataset| -> [BTreeSet<SampleId>; 4] {
             let split = Split::draw(set, &config, TestPart::Drawn).expect("one label a group");
-            [split.train, split.calibration, split.test]
+            [split.train, split.calibration, split.trusted, split.test]
                 .map(|side| side.iter().map(|&index| set.samples()[index].id).collect())
         };
         prop_assert_eq!(ids(&set), ids(&mirrored));
     }
+}
+
+#[test]
+fn trusted_images_come_from_most_groups() {
+    let set = grouped(&[vec![30; 40], vec![30; 40]]);
+    let config = SplitConfig { trusted: 0.1, ..SplitConfig::default() };
+    let split = Split::draw(&set, &config, TestPart::Separate).expect("valid");
+    // 3 of 30 on average: a group is missed with probability 0.9^30 = 0.04.
+    let groups = groups_in(&set, &split.trusted).len();
+    assert!(
+        split.trusted.len() == 240 && groups >= 70,
+        "{} images of {groups} of 80 groups",
+        split.trusted.len()
+    );
 }
 
 #[test]
@@ -96,16 +110,18 @@ fn fractions_are_met_in_each_class_to_half_a_group() {
     let split = Split::draw(&set, &SplitConfig::default(), TestPart::Drawn).expect("valid");
     let count =
         |side: &[usize], label| side.iter().filter(|&&index| set.samples()[index].label == label).count();
-    // 15 of 100 single images; 30 of 200 images in groups of five.
-    for side in [&split.calibration, &split.test] {
-        assert_eq!((count(side, 0), count(side, 1)), (15, 30));
-    }
+    // 15 of 100 single images; 30 of 200 images in groups of five; of what is no test image a twentieth, 4 and 9.
+    assert_eq!((count(&split.test, 0), count(&split.test, 1)), (15, 30));
+    assert_eq!((count(&split.trusted, 0), count(&split.trusted, 1)), (4, 9));
+    let untrusted = SplitConfig { trusted: 0.0, ..SplitConfig::default() };
+    let split = Split::draw(&set, &untrusted, TestPart::Drawn).expect("valid");
+    assert_eq!((count(&split.calibration, 0), count(&split.calibration, 1)), (15, 30));
 }
 
 #[test]
 fn a_separate_test_part_or_a_fraction_of_zero_draws_nothing() {
     let set = grouped(&[vec![1; 10], vec![1; 10]]);
-    let config = SplitConfig { calibration: 0.0, ..SplitConfig::default() };
+    let config = SplitConfig { trusted: 0.0, calibration: 0.0, ..SplitConfig::default() };
     let split = Split::draw(&set, &config, TestPart::Separate).expect("valid");
     assert_eq!((split.train.len(), split.calibration.len(), split.test.len()), (20, 0, 0));
 }
@@ -119,6 +135,8 @@ fn every_class_of_the_embedded_sample_is_in_training_and_calibration() {
     let classes =
         |side: &[usize]| -> BTreeSet<u32> { side.iter().map(|&index| set.samples()[index].label).collect() };
     assert_eq!((classes(&split.train).len(), classes(&split.calibration).len()), (43, 43));
+    let of_class = |class| split.trusted.iter().filter(|&&index| set.samples()[index].label == class).count();
+    assert!((0..43).all(|class| of_class(class) == 4), "five in a hundred are two, the least is four");
     assert!(split.test.is_empty());
 }
 
@@ -139,9 +157,9 @@ fn a_class_that_training_would_miss_is_named() {
 fn fractions_out_of_range_are_refused() {
     let set = grouped(&[vec![1; 4], vec![1; 4]]);
     for (calibration, test) in [(-0.1, 0.1), (f64::NAN, 0.1), (0.5, 0.5), (0.1, 1.0)] {
-        let config = SplitConfig { calibration, test, seed: 0 };
+        let config = SplitConfig { trusted: 0.0, calibration, test, seed: 0 };
         assert!(Split::draw(&set, &config, TestPart::Drawn).is_err(), "{calibration} {test}");
     }
-    let config = SplitConfig { calibration: 0.5, test: 0.9, seed: 0 };
+    let config = SplitConfig { trusted: 0.0, calibration: 0.5, test: 0.9, seed: 0 };
     assert!(Split::draw(&set, &config, TestPart::Separate).is_ok(), "test is not used");
 }
