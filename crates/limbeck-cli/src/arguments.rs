@@ -94,22 +94,32 @@ pub(crate) struct RunArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  limbeck audit photos --out audited --fail-on 1%")]
+#[command(after_help = "Examples:\n  \
+                        limbeck audit photos --out audited              look at audited/audit.html, edit audited/decisions.csv\n  \
+                        limbeck audit photos --out audited --fail-on 1%  ends with exit code 3 if more than 1 % is flagged")]
 pub(crate) struct AuditArguments {
     #[command(flatten)]
     pub(crate) job: Job,
-    /// End with exit code 3 if more images than this are flagged: a number, or a share like 2%
+    /// End with exit code 3 if more images than this are flagged: a number, or a share like 2%; 0 allows none
     #[arg(long, value_name = "N|P%")]
     pub(crate) fail_on: Option<FailOn>,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  limbeck purify photos --out audited    (the set lies in audited/purified)"
+    after_help = "Examples:\n  limbeck purify photos --out audited    (the set lies in audited/purified)\n  \
+                  limbeck purify photos --out audited --decisions audited/decisions.csv"
 )]
 pub(crate) struct PurifyArguments {
     #[command(flatten)]
     pub(crate) job: Job,
+    /// Decisions by hand over the audit's verdicts: a CSV with the columns id and decision (keep, reconstruct, discard,
+    /// relabel:CLASS; empty = as proposed), as audit writes DIR/decisions.csv. The run keeps them for later commands
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) decisions: Option<PathBuf>,
+    /// Leave everything to the audit again, whatever was decided by hand before
+    #[arg(long, conflicts_with = "decisions")]
+    pub(crate) forget_decisions: bool,
 }
 
 #[derive(Debug, Args)]
@@ -336,6 +346,36 @@ pub(crate) struct Session {
     pub(crate) quiet: bool,
 }
 
+impl Job {
+    /// These arguments as they are typed, for a command that goes on with them.
+    pub(crate) fn words(&self) -> String {
+        let Settings { preset, config, set, seed } = &self.settings;
+        let mut words =
+            vec![shell_word(&self.data.data), "--out".to_owned(), shell_word(&self.out.to_string_lossy())];
+        let mut option = |name: &str, value: &str| words.extend([name.to_owned(), shell_word(value)]);
+        if let Some(preset) = preset {
+            option("--preset", preset.name());
+        }
+        if let Some(config) = config {
+            option("--config", &config.to_string_lossy());
+        }
+        set.iter().for_each(|set| option("--set", set));
+        if let Some(seed) = seed {
+            option("--seed", &seed.to_string());
+        }
+        words.join(" ")
+    }
+}
+
+/// One word of a shell's command line, in quotes where it needs them.
+pub(crate) fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,@%+".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 impl Settings {
     /// The checked config for a set, `None` = the one that the settings name. Without `--preset`, the embedded
     /// sample gets the preset made for it and every other set gets `for_own_set`.
@@ -451,6 +491,18 @@ mod tests {
     fn a_path_is_taken_as_it_is_even_if_it_reads_like_toml() {
         for path in ["5", "a = \"b\"", "true", "back\\slash"] {
             assert_eq!(resolved(&["--data", path]).data.path, path);
+        }
+    }
+
+    #[test]
+    fn arguments_that_are_typed_again_are_read_the_same() {
+        let typed = "limbeck audit 'my photos' --out run --preset gtsrb --config a.toml --set 'a={b='\\''c'\\''}' --set d=1 --seed 3";
+        let split =
+            ["limbeck", "audit", "my photos", "--out", "run", "--preset", "gtsrb", "--config", "a.toml"];
+        let split = split.into_iter().chain(["--set", "a={b='c'}", "--set", "d=1", "--seed", "3"]);
+        match Arguments::try_parse_from(split).expect("valid arguments").command {
+            Command::Audit(audit) => assert_eq!(format!("limbeck audit {}", audit.job.words()), typed),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Error as UsageError};
 use clap_complete::{Shell, generate};
 use limbeck::artefact::write_atomically;
-use limbeck::pipeline::{self, Goal, Outcome, Preset, Run, RunConfig, Student};
+use limbeck::pipeline::{self, ByHand, Goal, Outcome, Preset, Run, RunConfig, Student};
 use limbeck::speed;
 use serde_json::json;
 
@@ -50,23 +50,28 @@ fn run(arguments: &RunArguments) -> anyhow::Result<()> {
 }
 
 fn audit(arguments: &AuditArguments) -> anyhow::Result<Exit> {
-    let summary = audited(&arguments.job, Goal::Audit)?;
+    let summary = audited(&arguments.job, Goal::Audit, ByHand::Kept)?.with_next(&arguments.job);
     print_summary(&summary, &arguments.job.session)?;
     let exceeded = arguments.fail_on.is_some_and(|most| most.is_exceeded(summary.flagged, summary.images));
     Ok(if exceeded { Exit::Findings } else { Exit::Done })
 }
 
 fn purify(arguments: &PurifyArguments) -> anyhow::Result<()> {
-    let summary = audited(&arguments.job, Goal::Purify)?.with_purified(&arguments.job.out);
+    let by_hand = match (&arguments.decisions, arguments.forget_decisions) {
+        (Some(file), _) => ByHand::File(file.clone()),
+        (None, true) => ByHand::Forgotten,
+        (None, false) => ByHand::Kept,
+    };
+    let summary = audited(&arguments.job, Goal::Purify, by_hand)?.with_purified(&arguments.job.out);
     print_summary(&summary, &arguments.job.session)
 }
 
-fn audited(job: &Job, goal: Goal) -> anyhow::Result<AuditSummary> {
+fn audited(job: &Job, goal: Goal, by_hand: ByHand) -> anyhow::Result<AuditSummary> {
     let config = job.settings.resolve(Some(&job.data.data), Preset::Audit)?;
     let poisoned_share = config.poison.plan.fraction;
-    let outcome = in_run(&job.out, config, &job.session, |run| run.execute(goal))?;
-    let ledger = outcome.ledger.context("the run made no ledger")?;
-    Ok(AuditSummary::of(&ledger, &job.out, poisoned_share))
+    let outcome = in_run(&job.out, config, &job.session, |run| run.obey(by_hand).execute(goal))?;
+    let ledger = outcome.ledger.as_ref().context("the run made no ledger")?;
+    Ok(AuditSummary::of(ledger, &outcome, &job.out, poisoned_share))
 }
 
 fn print_summary(summary: &AuditSummary, session: &Session) -> anyhow::Result<()> {

@@ -112,6 +112,10 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
     assert_eq!(results.controls[3].poison_left, Some(0), "the perfect filter leaves no poison");
     let page = std::fs::read_to_string(straight.join("report.html")).expect("a report");
     assert!(page.contains("embedded GTSRB sample") && !page.contains("<script"));
+    let page = std::fs::read_to_string(straight.join("audit.html")).expect("the page of the audit");
+    let flagged = verdicts.reconstruct + verdicts.discard;
+    assert!(page.contains(&format!("{flagged} of {} images are suspicious", ledger.rows.len())));
+    assert_eq!(outcome.flagged, flagged);
 
     // The purified set is a complete set: what was judged clean, and the held-out images, in the input's own schema.
     let purified = Source::open(straight.join("purified")).expect("a set");

@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use limbeck::evaluate::results::VerdictCounts;
+use limbeck::pipeline::Outcome;
 use limbeck::purify::{Ledger, LedgerRow, Verdict};
 use serde::Serialize;
 
 use super::table::Table;
 use super::{images, percent, style};
+use crate::arguments::{Job, shell_word};
 
 /// How many of the most suspicious images are shown; the ledger has all.
 const SHOWN: usize = 10;
@@ -20,11 +22,20 @@ pub(crate) struct AuditSummary {
     pub(crate) images: u64,
     /// Of them above the threshold.
     pub(crate) flagged: u64,
+    /// Of all images, those decided about by hand.
+    decided_by_hand: u64,
     verdicts: VerdictCounts,
     most_suspicious: Vec<Finding>,
     ledger: PathBuf,
+    page: PathBuf,
+    suspicious: PathBuf,
+    /// The table in which decisions can be made by hand.
+    decisions: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     purified: Option<PathBuf>,
+    /// The command that obeys the decisions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
     #[serde(skip)]
     poisoned_share: f64,
 }
@@ -57,7 +68,7 @@ impl From<&LedgerRow> for Finding {
 
 impl AuditSummary {
     /// Of the ledger that lies in a run directory; `poisoned_share` is what the run's own attacker put in.
-    pub(crate) fn of(ledger: &Ledger, run: &Path, poisoned_share: f64) -> Self {
+    pub(crate) fn of(ledger: &Ledger, outcome: &Outcome, run: &Path, poisoned_share: f64) -> Self {
         let count = |verdict| ledger.rows.iter().filter(|row| row.verdict == verdict).count() as u64;
         let verdicts = VerdictCounts {
             keep: count(Verdict::Keep),
@@ -68,11 +79,16 @@ impl AuditSummary {
         rows.sort_by(|a, b| b.suspicion.total_cmp(&a.suspicion).then_with(|| a.path.cmp(&b.path)));
         Self {
             images: ledger.rows.len() as u64,
-            flagged: verdicts.reconstruct + verdicts.discard,
+            flagged: outcome.flagged,
+            decided_by_hand: outcome.decided,
             verdicts,
             most_suspicious: rows.into_iter().take(SHOWN).map(Finding::from).collect(),
             ledger: run.join("ledger.csv"),
+            page: run.join("audit.html"),
+            suspicious: run.join("suspicious.csv"),
+            decisions: run.join(outcome.decisions.as_deref().unwrap_or("decisions.csv")),
             purified: None,
+            next: None,
             poisoned_share,
         }
     }
@@ -80,6 +96,16 @@ impl AuditSummary {
     /// With the place of the purified set.
     pub(crate) fn with_purified(self, run: &Path) -> Self {
         Self { purified: Some(run.join("purified")), ..self }
+    }
+
+    /// With the command that goes on from the same arguments.
+    pub(crate) fn with_next(self, job: &Job) -> Self {
+        let next = format!(
+            "limbeck purify {} --decisions {}",
+            job.words(),
+            shell_word(&self.decisions.to_string_lossy())
+        );
+        Self { next: Some(next), ..self }
     }
 }
 
@@ -99,6 +125,9 @@ impl fmt::Display for AuditSummary {
             "keep {}, reconstruct {}, discard {}",
             verdicts.keep, verdicts.reconstruct, verdicts.discard
         )?;
+        if self.decided_by_hand > 0 {
+            writeln!(f, "decided by hand: {}", images(self.decided_by_hand))?;
+        }
         if self.poisoned_share > 0.0 {
             writeln!(
                 f,
@@ -116,15 +145,23 @@ impl fmt::Display for AuditSummary {
                 finding.label.to_string(),
                 figure(finding.score),
                 format!("{:.4}", finding.p_value),
-                word(finding.verdict).to_owned(),
+                finding.verdict.word().to_owned(),
                 finding.reason.clone(),
             ]);
         }
         write!(f, "\n{table}\n")?;
+        writeln!(f, "page to look at: {}", self.page.display())?;
         writeln!(f, "every image: {}", self.ledger.display())?;
-        match &self.purified {
-            Some(purified) => writeln!(f, "purified set: {}", purified.display()),
-            None => f.write_str(""),
+        if let Some(purified) = &self.purified {
+            writeln!(f, "purified set: {}", purified.display())?;
+        }
+        match &self.next {
+            Some(next) => writeln!(
+                f,
+                "next: look at the page, fill in the column `decision` of {} where you disagree, then\n  {next}",
+                self.decisions.display()
+            ),
+            None => Ok(()),
         }
     }
 }
@@ -135,14 +172,6 @@ fn figure(score: f64) -> String {
         format!("{score:.4}")
     } else {
         format!("{score:.2e}")
-    }
-}
-
-fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Keep => "keep",
-        Verdict::Reconstruct => "reconstruct",
-        Verdict::Discard => "discard",
     }
 }
 
@@ -174,9 +203,15 @@ mod tests {
         Ledger { score_names: Vec::new(), rows }
     }
 
+    fn summary(poisoned_share: f64) -> AuditSummary {
+        let decisions = Some("decisions-2.csv".to_owned());
+        let outcome = Outcome { flagged: 2, decided: 1, decisions, ..Outcome::default() };
+        AuditSummary::of(&ledger(), &outcome, Path::new("run"), poisoned_share)
+    }
+
     #[test]
     fn the_most_suspicious_come_first_and_no_more_than_are_shown() {
-        let summary = AuditSummary::of(&ledger(), Path::new("run"), 0.0);
+        let summary = summary(0.0);
         assert_eq!((summary.images, summary.flagged), (13, 2));
         let paths: Vec<&str> = summary.most_suspicious.iter().map(|finding| finding.path.as_str()).collect();
         assert_eq!(paths, ["b", "c", "a", "z0", "z1", "z2", "z3", "z4", "z5", "z6"]);
@@ -184,10 +219,10 @@ mod tests {
 
     #[test]
     fn the_text_says_how_many_which_and_why() {
-        let summary = AuditSummary::of(&ledger(), Path::new("run"), 0.1).with_purified(Path::new("run"));
+        let summary = summary(0.1).with_purified(Path::new("run"));
         let text = anstream::adapter::strip_str(&summary.to_string()).to_string();
         assert!(
-            text.starts_with("2 of 13 images flagged (15.4 %)\nkeep 11, reconstruct 1, discard 1\n"),
+            text.starts_with("2 of 13 images flagged (15.4 %)\nkeep 11, reconstruct 1, discard 1\ndecided by hand: 1 image\n"),
             "{text}"
         );
         assert!(text.contains("poisoned 10.0 % of the set first"), "{text}");

@@ -102,6 +102,21 @@ pub fn encode_png(pixels: &[u8], size: ImageSize) -> Result<Vec<u8>> {
     Ok(png)
 }
 
+/// Pixels as [`encode_png`] takes them, with the longest side at most `most` pixels long, in the same proportions.
+///
+/// # Errors
+/// [`Error::Input`] if `pixels` is not `3 * height * width` bytes long.
+pub(crate) fn shrunk(pixels: &[u8], size: ImageSize, most: u32) -> Result<(Vec<u8>, ImageSize)> {
+    let longest = size.width.max(size.height);
+    if longest <= most {
+        return Ok((pixels.to_vec(), size));
+    }
+    let side = |side: u32| ((f64::from(side) * f64::from(most) / f64::from(longest)).round() as u32).max(1);
+    let target = ImageSize { width: side(size.width), height: side(size.height) };
+    let resized = resize(Rgb { pixels: planar_to_interleaved(pixels), size }, target)?;
+    Ok((interleaved_to_planar(&resized), target))
+}
+
 /// The size of a PNG, from its header.
 ///
 /// # Errors

@@ -33,6 +33,7 @@ mod store;
 mod testing;
 mod write;
 
+pub(crate) use self::decode::shrunk;
 pub use self::decode::{Location, MAX_DECODED, Roi, decode_image, encode_png};
 pub use self::read::{Part, Record, Records, Source, SourceOptions};
 pub use self::sample::{ImageSize, MAX_SIDE, Sample, SampleId};

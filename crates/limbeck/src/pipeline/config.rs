@@ -12,7 +12,7 @@ use crate::attack::AttackConfig;
 use crate::dataset::{Dataset, ImageSize, SourceOptions, SplitConfig};
 use crate::distill::AbstentionConfig;
 use crate::error::{Error, Result};
-use crate::evaluate::HeldOutConfig;
+use crate::evaluate::{AuditPageConfig, HeldOutConfig};
 use crate::network::{Architecture, AutoencoderKind, ClassifierSpec, Normalisation};
 use crate::poison::PoisonConfig;
 use crate::purify::{LabelModelConfig, NoiseConfig, PurifyConfig};
@@ -36,6 +36,8 @@ pub struct RunConfig {
     pub label_model: LabelModelConfig,
     /// Scores, threshold and verdicts.
     pub purify: PurifyConfig,
+    /// The page of the audit.
+    pub audit: AuditPageConfig,
     /// Defensive distillation.
     pub distill: DistillConfig,
     /// The null output.
@@ -224,6 +226,7 @@ impl RunConfig {
         self.dae.train.check("dae.train")?;
         self.label_model.check("label_model")?;
         self.purify.check("purify")?;
+        self.audit.check("audit")?;
         self.abstention.check("abstention")?;
         let temperature = self.distill.temperature;
         if !(temperature.is_finite() && temperature >= 1.0) {

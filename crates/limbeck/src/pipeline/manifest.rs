@@ -61,11 +61,16 @@ impl Manifest {
         write_json(&directory.join(FILE), self)
     }
 
-    /// Whether the stage was finished with these inputs and its files are as it left them.
-    pub fn is_done(&self, directory: &Path, stage: &str, inputs: &str) -> Result<bool> {
+    /// Whether the stage was finished with these inputs, wrote all of `outputs`, and its files are as it left them.
+    pub fn is_done(&self, directory: &Path, stage: &str, inputs: &str, outputs: &[&str]) -> Result<bool> {
         let Some(record) = self.stages.get(stage).filter(|record| record.inputs == inputs) else {
             return Ok(false);
         };
+        // An earlier version of the stage may have written less.
+        let is_recorded = |output: &&str| record.files.keys().any(|file| Path::new(file).starts_with(output));
+        if !outputs.iter().all(is_recorded) {
+            return Ok(false);
+        }
         for (file, hash) in &record.files {
             let path = directory.join(file);
             if !path.is_file() || hash_file(&path)? != *hash {

@@ -18,7 +18,9 @@
 
 mod commands;
 mod config;
+mod findings;
 mod manifest;
+mod overrule;
 mod presets;
 mod run;
 mod sets;
@@ -30,6 +32,7 @@ pub use config::{
     RunConfig,
 };
 pub use manifest::{Manifest, StageRecord};
+pub use overrule::ByHand;
 pub use presets::Preset;
 pub use run::{Goal, Outcome, Run};
 pub use sets::Sets;

@@ -7,7 +7,7 @@ use super::config::{
 use crate::attack::{AttackConfig, AttackKind};
 use crate::dataset::{ImageSize, SourceOptions, SplitConfig};
 use crate::distill::AbstentionConfig;
-use crate::evaluate::HeldOutConfig;
+use crate::evaluate::{AuditPageConfig, HeldOutConfig};
 use crate::network::{Architecture, AutoencoderKind};
 use crate::poison::PoisonConfig;
 use crate::purify::{FlaggedPolicy, LabelModelConfig, NoiseConfig, PurifyConfig, Rule, ScoreKind};
@@ -158,6 +158,7 @@ fn gtsrb() -> RunConfig {
             class_fdr: 0.05,
             kl_temperature: 1.0,
         },
+        audit: AuditPageConfig::default(),
         distill: DistillConfig { temperature: 20.0 },
         abstention: AbstentionConfig::default(),
         evaluate: EvaluateConfig {

@@ -6,13 +6,14 @@ use burn::tensor::Device;
 
 use super::config::RunConfig;
 use super::manifest::Manifest;
+use super::overrule::ByHand;
 use super::sets::Sets;
 use super::stages::Networks;
 use crate::artefact::write_atomically;
 use crate::error::{Error, Result};
 use crate::evaluate::results::Evaluation;
 use crate::progress::{Progress, StageEvent};
-use crate::purify::Ledger;
+use crate::purify::{Ledger, flagged_by_rank};
 use crate::rng::Seed;
 use crate::train::Checkpoints;
 
@@ -34,8 +35,14 @@ pub enum Goal {
 /// What a run produced.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// The ledger of the audited set.
+    /// The ledger of the audited set, with what was decided by hand.
     pub ledger: Option<Ledger>,
+    /// How many images the audit flagged, whatever was decided about them by hand.
+    pub flagged: u64,
+    /// How many images were decided about by hand.
+    pub decided: u64,
+    /// Name of the table in the run directory in which decisions can be made.
+    pub decisions: Option<String>,
     /// All figures, from [`Goal::Evaluate`] on.
     pub evaluation: Option<Evaluation>,
 }
@@ -46,7 +53,8 @@ pub struct Run<'a> {
     pub(super) config: RunConfig,
     pub(super) device: Device,
     pub(super) progress: &'a dyn Progress,
-    manifest: Manifest,
+    pub(super) manifest: Manifest,
+    pub(super) by_hand: ByHand,
 }
 
 impl<'a> Run<'a> {
@@ -68,7 +76,14 @@ impl<'a> Run<'a> {
             device: device.clone().without_autodiff(),
             progress,
             manifest,
+            by_hand: ByHand::Kept,
         })
+    }
+
+    /// Obeys these decisions by hand. They stay in the run directory, so that later runs there obey them too.
+    pub fn obey(&mut self, by_hand: ByHand) -> &mut Self {
+        self.by_hand = by_hand;
+        self
     }
 
     /// Runs every stage up to `goal` that is not done yet.
@@ -76,6 +91,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Whatever a stage reports; what was finished stays, and the next call goes on from there.
     pub fn execute(&mut self, goal: Goal) -> Result<Outcome> {
+        let decision_file = self.decision_file()?;
         let sets = self.start()?;
         let data = sets.content_hash();
         let mut outcome = Outcome::default();
@@ -85,11 +101,17 @@ impl<'a> Run<'a> {
             Some(poisoned) => poisoned.apply(&sets.train)?,
             None => sets.train.clone(),
         };
+        let decisions = self.decisions(decision_file.as_ref(), &audited)?;
         let undefended = self.undefended(&sets, &audited, &poison.key)?;
         let dae = self.dae(&sets, &audited, &undefended)?;
         let label_model = self.label_model(&sets, &audited, &poison.key)?;
         let networks = Networks { undefended, dae, label_model };
-        let audit = self.audit(&sets, &audited, &networks)?;
+        let proposed = self.audit(&sets, &audited, &networks)?;
+        self.findings(&sets, &audited, &networks, &proposed)?;
+        outcome.decisions = Some(self.offer_decisions(&audited, &proposed)?);
+        outcome.flagged = flagged_by_rank(&proposed.ledger).len() as u64;
+        outcome.decided = decisions.len() as u64;
+        let audit = self.overruled(proposed, &decisions, &audited)?;
         outcome.ledger = Some(audit.ledger.clone());
         if goal < Goal::Purify {
             return Ok(outcome);
@@ -176,7 +198,7 @@ impl<'a> Run<'a> {
         files: &[&str],
         make: impl FnOnce(&Self, &Checkpoints) -> Result<()>,
     ) -> Result<()> {
-        if self.manifest.is_done(&self.directory, name, key)? {
+        if self.manifest.is_done(&self.directory, name, key, files)? {
             self.progress.stage(name, StageEvent::Skipped);
             return Ok(());
         }

@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::config::{ClassifierSection, NetworkConfig};
+use super::findings::CALIBRATION_SCORES;
 use super::run::Run;
 use super::sets::Sets;
 use crate::artefact::{read_json, write_atomically, write_json};
@@ -61,6 +62,8 @@ pub(super) struct Networks {
 /// The judged set.
 pub(super) struct Audit {
     pub(super) ledger: Ledger,
+    /// New labels that were given by hand, by row of the ledger.
+    pub(super) labels: Vec<(usize, u32)>,
     pub(super) thresholds: Vec<Threshold>,
     pub(super) key: String,
 }
@@ -294,21 +297,24 @@ impl Run<'_> {
         }
     }
 
+    /// Judges the audited set: what is proposed, before any decision by hand.
     pub(super) fn audit(&mut self, sets: &Sets, audited: &Dataset, networks: &Networks) -> Result<Audit> {
         let config = self.config.purify;
         let key = self.key("audit", &config, &[&networks.dae.key, &networks.label_model.key]);
-        let (ledger, csv, thresholds) = ("ledger.parquet", "ledger.csv", "thresholds.json");
-        self.stage("audit", &key, &[ledger, csv, thresholds], |run, _| {
+        let (ledger, thresholds) = ("proposed.parquet", "thresholds.json");
+        self.stage("audit", &key, &[ledger, thresholds, CALIBRATION_SCORES], |run, _| {
             let defence = run.defence(networks);
             let judged: Judgement = judge(audited, &sets.trusted, &defence, &config, run.progress)?;
             judged.ledger.write_parquet(&run.path(ledger))?;
-            judged.ledger.write_csv(&run.path(csv))?;
+            let decisive = &judged.calibration[config.score.position()];
+            write_json(&run.path(CALIBRATION_SCORES), &decisive.ascending())?;
             let frozen =
                 Thresholds { decides: config.score.name().to_owned(), thresholds: judged.thresholds };
             write_json(&run.path(thresholds), &frozen)
         })?;
         let frozen: Thresholds = read_json(&self.path(thresholds))?;
-        Ok(Audit { ledger: Ledger::read_parquet(&self.path(ledger))?, thresholds: frozen.thresholds, key })
+        let ledger = Ledger::read_parquet(&self.path(ledger))?;
+        Ok(Audit { ledger, labels: Vec::new(), thresholds: frozen.thresholds, key })
     }
 
     pub(super) fn purify(
@@ -319,7 +325,8 @@ impl Run<'_> {
         audit: &Audit,
     ) -> Result<Purified> {
         let key = self.key("purify", &(), &[&audit.key]);
-        let (set, kept) = purified_set(audited, &audit.ledger, &self.defence(networks))?;
+        let relabelled = audited.with_labels(audit.labels.iter().copied())?;
+        let (set, kept) = purified_set(&relabelled, &audit.ledger, &self.defence(networks))?;
         self.stage("purify", &key, &["purified"], |run, _| {
             let destination = run.path("purified");
             if destination.exists() {
@@ -753,15 +760,15 @@ fn purified_edits(
     let mut edits: HashMap<SampleId, Edit> = not_audited.map(|sample| (sample.id, Edit::Keep)).collect();
     for (position, &index) in kept.iter().enumerate() {
         let (before, after) = (&sets.train.samples()[index], &purified.samples()[position]);
-        let unchanged = before.id == after.id
-            && before.label == after.label
-            && audit.ledger.rows[index].verdict == Verdict::Keep;
-        let edit = match unchanged {
-            true => Edit::Keep,
-            false => Edit::Replace {
-                image: Some(encode_png(&purified.pixels(position)?, purified.size())?),
-                label: (before.label != after.label).then_some(after.label),
-            },
+        // An image that only changes its label keeps its own bytes.
+        let same_image = before.id == after.id && audit.ledger.rows[index].verdict == Verdict::Keep;
+        let image = match same_image {
+            true => None,
+            false => Some(encode_png(&purified.pixels(position)?, purified.size())?),
+        };
+        let edit = match (image, (before.label != after.label).then_some(after.label)) {
+            (None, None) => Edit::Keep,
+            (image, label) => Edit::Replace { image, label },
         };
         edits.insert(before.id, edit);
     }

@@ -60,8 +60,6 @@ const COLUMNS: [(&str, DataType); 8] = [
 ];
 const SCORE_PREFIX: &str = "score_";
 
-const VERDICTS: [Verdict; 3] = [Verdict::Keep, Verdict::Reconstruct, Verdict::Discard];
-
 /// One image of the audited set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LedgerRow {
@@ -191,7 +189,7 @@ impl Ledger {
             figure(|row| row.suspicion),
             figure(|row| row.p_value),
             figure(|row| row.threshold),
-            text(|row| verdict_word(row.verdict)),
+            text(|row| row.verdict.word()),
             text(|row| &row.reason),
         ];
         columns.extend((0..self.score_names.len()).map(|score| -> ArrayRef {
@@ -211,7 +209,7 @@ impl LedgerRow {
             figure(self.suspicion),
             figure(self.p_value),
             figure(self.threshold),
-            verdict_word(self.verdict).to_owned(),
+            self.verdict.word().to_owned(),
             self.reason.clone(),
         ];
         fields.extend(self.scores.iter().map(|&score| figure(score)));
@@ -224,14 +222,6 @@ fn schema(score_names: &[String]) -> Schema {
     let scores =
         score_names.iter().map(|name| Field::new(format!("{SCORE_PREFIX}{name}"), DataType::Float64, false));
     Schema::new(fixed.into_iter().chain(scores).collect::<Vec<_>>())
-}
-
-fn verdict_word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Keep => "keep",
-        Verdict::Reconstruct => "reconstruct",
-        Verdict::Discard => "discard",
-    }
 }
 
 fn first_repeated(names: &[String]) -> Option<&String> {
@@ -314,9 +304,9 @@ fn label(path: &Path, found: i64) -> Result<u32> {
 }
 
 fn verdict(path: &Path, found: &str) -> Result<Verdict> {
-    let known = VERDICTS.into_iter().find(|&verdict| verdict_word(verdict) == found);
+    let known = Verdict::ALL.into_iter().find(|verdict| verdict.word() == found);
     known.ok_or_else(|| {
-        let expected = VERDICTS.map(verdict_word).join(", ");
+        let expected = Verdict::ALL.map(Verdict::word).join(", ");
         Error::artefact(path, format!("`{found}` in column `verdict`"), format!("one of {expected}"))
     })
 }
@@ -406,8 +396,8 @@ mod tests {
 
     #[test]
     fn words_of_verdicts_are_those_of_serde() {
-        for verdict in VERDICTS {
-            assert_eq!(serde_json::to_value(verdict).expect("a word"), verdict_word(verdict));
+        for verdict in Verdict::ALL {
+            assert_eq!(serde_json::to_value(verdict).expect("a word"), verdict.word());
         }
     }
 
@@ -476,7 +466,7 @@ mod tests {
                 reason: path.clone(),
                 p_value: suspicion / 3.0,
                 threshold: -suspicion,
-                verdict: VERDICTS[verdict],
+                verdict: Verdict::ALL[verdict],
                 scores: vec![suspicion; scores],
                 id,
                 path,

@@ -2,6 +2,7 @@
 //! images, and each image of the audited set is kept, reconstructed or discarded. This room never sees the truth manifest.
 
 mod dae;
+mod decisions;
 mod discovery;
 mod judge;
 mod label_model;
@@ -9,15 +10,18 @@ mod ledger;
 mod mixture;
 mod noise;
 mod scores;
+mod suspicious;
 mod threshold;
 mod verdict;
 
 pub use dae::{Twins, craft_twins, train_autoencoder};
+pub use decisions::{Decision, DecisionFile, Decisions, offer};
 pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, Scorer, judge, purified_set};
 pub use label_model::{LabelModelConfig, train_label_model};
 pub use ledger::{Ledger, LedgerRow};
 pub use noise::NoiseConfig;
 pub use scores::{Defence, Score, ScoreKind, Shown, TABLE};
+pub use suspicious::{flagged_by_rank, write_suspicious_csv, write_suspicious_json};
 pub use threshold::{CalibrationScores, Rule, Threshold};
 pub use verdict::Verdict;
 

@@ -94,6 +94,16 @@ impl CalibrationScores {
         self.p_of_rank(1 + self.len() - below)
     }
 
+    /// The scores in rising order.
+    pub fn ascending(&self) -> &[f64] {
+        &self.ascending
+    }
+
+    /// How many calibration scores the threshold flags.
+    pub fn flagged(&self, threshold: &Threshold) -> usize {
+        self.len() - self.ascending.partition_point(|&score| !threshold.flags(score))
+    }
+
     /// The p-value of a score that is the `rank`-th largest among the calibration scores and itself.
     fn p_of_rank(&self, rank: usize) -> f64 {
         rank as f64 / (self.len() + 1) as f64
@@ -264,6 +274,17 @@ mod tests {
         assert_eq!(scores.p_value(6.0), 0.2);
         assert_eq!(scores.p_value(f64::NEG_INFINITY), 1.0);
         assert_eq!(scores.p_value(f64::NAN), 0.2);
+    }
+
+    #[test]
+    fn the_flagged_calibration_scores_are_those_above_the_threshold() {
+        let scores = calibration(&[5.0, 2.0, 1.0, 2.0]);
+        let at = |percentile| {
+            let threshold = Threshold::infer(&scores, Rule::Percentile { percentile, margin: 0.0 });
+            scores.flagged(&threshold.expect("a rule in range"))
+        };
+        // Percentiles 0, 50 and 100 are 1, 2 and 5.
+        assert_eq!([at(0.0), at(50.0), at(100.0)], [3, 1, 0]);
     }
 
     #[test]

@@ -13,3 +13,17 @@ pub enum Verdict {
     /// Left out.
     Discard,
 }
+
+impl Verdict {
+    /// All verdicts.
+    pub const ALL: [Self; 3] = [Self::Keep, Self::Reconstruct, Self::Discard];
+
+    /// Its name in ledgers and files of decisions.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Reconstruct => "reconstruct",
+            Self::Discard => "discard",
+        }
+    }
+}

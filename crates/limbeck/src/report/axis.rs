@@ -79,6 +79,19 @@ impl Axis {
         (-1e-9..=1.0 + 1e-9).contains(&position).then_some(position)
     }
 
+    /// What lies at `place` of the axis: 0 is its start, 1 its end.
+    pub(super) fn at(&self, place: f64) -> f64 {
+        match self.scale {
+            Scale::Log => self.from * (self.to / self.from).powf(place),
+            Scale::Linear | Scale::Whole => self.from + place * (self.to - self.from),
+        }
+    }
+
+    /// Start and end.
+    pub(super) fn range(&self) -> [f64; 2] {
+        [self.from, self.to]
+    }
+
     /// Ticks inside the range as (value, label), in rising order.
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         match self.scale {
@@ -165,6 +178,16 @@ mod tests {
             middle.is_some_and(|at| (at - 0.5).abs() < 1e-12),
             "the geometric mean lies in the middle: {middle:?}"
         );
+    }
+
+    #[test]
+    fn what_lies_at_a_place_is_found_there() {
+        for axis in [Axis::around("", [-3.0, 5.0]), Axis::around("", [0.01, 50.0])] {
+            for place in [0.0, 0.3, 1.0] {
+                let found = axis.place(axis.at(place)).expect("inside");
+                assert!((found - place).abs() < 1e-12, "{found} for {place}");
+            }
+        }
     }
 
     #[test]

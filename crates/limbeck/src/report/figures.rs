@@ -38,7 +38,7 @@ pub(super) struct Figures {
 
 /// Panels that share a caption and a key.
 #[derive(Serialize)]
-struct Figure {
+pub(super) struct Figure {
     /// Position on the page, from 1.
     number: usize,
     panels: Vec<TitledPanel>,
@@ -57,7 +57,7 @@ struct TitledPanel {
 
 /// A line of the key: the mark as drawn, and what it stands for.
 #[derive(Serialize)]
-struct KeyEntry {
+pub(super) struct KeyEntry {
     shape: &'static str,
     class: String,
     label: String,
@@ -99,10 +99,15 @@ impl Figure {
             panels.into_iter().map(|(title, panel)| TitledPanel { title, svg: panel.svg() }).collect();
         Self { number: 0, panels, key, log, stride: 1 }
     }
+
+    /// The only figure of a page; its caption itself says what is logarithmic.
+    pub(super) fn only(panels: Vec<(String, Panel)>, key: Vec<KeyEntry>) -> Self {
+        Self { number: 1, log: false, ..Self::new(panels, key) }
+    }
 }
 
 impl KeyEntry {
-    fn new(shape: &'static str, class: impl Into<String>, label: impl Into<String>) -> Self {
+    pub(super) fn new(shape: &'static str, class: impl Into<String>, label: impl Into<String>) -> Self {
         Self { shape, class: class.into(), label: label.into() }
     }
 }

@@ -5,9 +5,12 @@
 //! pictures are data URIs. What was not measured, or left the finite numbers, is printed as an en dash. Text from the
 //! audited set (class names, paths) is escaped; pictures that are not base64 are refused.
 //!
-//! `page.html` holds the words and their order, `summary` and `figures` what is derived from the results,
+//! [`render_audit`] is the same for the findings of an audit alone, which need no model behind it and no truth.
+//!
+//! `page.html` and `audit.html` hold the words and their order, `summary` and `figures` what is derived from the results,
 //! `filters` how a number is set, `panel` and `axis` how a figure is drawn.
 
+mod audit;
 mod axis;
 mod figures;
 mod filters;
@@ -18,6 +21,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
+pub use audit::render_audit;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 
 use crate::error::{Error, Result};
@@ -59,6 +63,8 @@ fn environment() -> std::result::Result<Environment<'static>, minijinja::Error> 
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_template("page.css", include_str!("page.css"))?;
     environment.add_template("macros.html", include_str!("macros.html"))?;
+    environment.add_template("audit.css", include_str!("audit.css"))?;
+    environment.add_template("audit.html", include_str!("audit.html"))?;
     environment.add_template("page.html", include_str!("page.html"))?;
     filters::add_to(&mut environment);
     Ok(environment)

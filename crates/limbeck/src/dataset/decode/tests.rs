@@ -168,3 +168,13 @@ fn encoding_refuses_pixels_of_another_length() {
     let error = encode_png(&[0; 47], FOUR).expect_err("one byte short").to_string();
     assert!(error.contains("47 bytes") && error.contains("48 bytes"), "{error}");
 }
+
+#[test]
+fn a_shrunk_image_keeps_its_proportions_and_a_small_one_its_bytes() {
+    let size = ImageSize { width: 40, height: 10 };
+    let pixels = [vec![200; 400], vec![100; 400], vec![0; 400]].concat();
+    let (small, shape) = shrunk(&pixels, size, 8).expect("whole pixels");
+    assert_eq!((shape.width, shape.height), (8, 2));
+    assert_eq!(small, [vec![200; 16], vec![100; 16], vec![0; 16]].concat());
+    assert_eq!(shrunk(&pixels, size, 40).expect("small enough"), (pixels, size));
+}

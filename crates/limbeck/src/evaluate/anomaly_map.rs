@@ -1,0 +1,129 @@
+//! Where in an image the autoencoder sees something: the mean over channels of |x − D(x)|, smoothed with a 5 x 5 median (Kascenas 2022).
+
+/// Side of the median's window.
+const WINDOW: usize = 5;
+
+/// Anchors of the colour map "inferno" (van der Walt & Smith 2015), from black to light yellow: lightness rises evenly, so that it reads
+/// the same without colour.
+const INFERNO: [[f64; 3]; 8] = [
+    [0.0, 0.0, 4.0],
+    [40.0, 11.0, 84.0],
+    [101.0, 21.0, 110.0],
+    [159.0, 42.0, 99.0],
+    [212.0, 72.0, 66.0],
+    [245.0, 125.0, 21.0],
+    [250.0, 193.0, 39.0],
+    [252.0, 255.0, 164.0],
+];
+
+/// The map of one image, `[height, width]`, from image and reconstruction as `[3, height, width]` in `[0, 1]`.
+pub(super) fn anomaly_map(image: &[f32], reconstruction: &[f32], width: usize) -> Vec<f32> {
+    let area = image.len() / 3;
+    let difference = |pixel: usize| -> f32 {
+        let channels = [pixel, area + pixel, 2 * area + pixel];
+        channels.map(|at| (image[at] - reconstruction[at]).abs()).iter().sum::<f32>() / 3.0
+    };
+    median_filtered(&(0..area).map(difference).collect::<Vec<_>>(), width)
+}
+
+/// Each pixel the median of the window around it; beyond its edges the image is mirrored.
+fn median_filtered(map: &[f32], width: usize) -> Vec<f32> {
+    let height = map.len() / width;
+    let around = |at: usize, size: usize| -> [usize; WINDOW] {
+        std::array::from_fn(|step| mirrored(at as isize + step as isize - (WINDOW / 2) as isize, size))
+    };
+    let mut filtered = Vec::with_capacity(map.len());
+    for y in 0..height {
+        let rows = around(y, height);
+        for x in 0..width {
+            let columns = around(x, width);
+            let mut window = [0.0; WINDOW * WINDOW];
+            for (cell, slot) in window.iter_mut().enumerate() {
+                *slot = map[rows[cell / WINDOW] * width + columns[cell % WINDOW]];
+            }
+            filtered.push(*window.select_nth_unstable_by(WINDOW * WINDOW / 2, f32::total_cmp).1);
+        }
+    }
+    filtered
+}
+
+/// `d c b a | a b c d | d c b a`, however far outside.
+fn mirrored(at: isize, size: usize) -> usize {
+    let inside = at.rem_euclid(2 * size as isize) as usize;
+    inside.min(2 * size - 1 - inside)
+}
+
+/// The map as an RGB8 image, `[3, height, width]`, and what it was multiplied with: a power of two that brings its largest value near white.
+pub(super) fn coloured(map: &[f32]) -> (Vec<u8>, f64) {
+    let largest = map.iter().copied().fold(1.0 / 1024.0, f32::max);
+    let gain = f64::from(largest).recip().log2().floor().exp2();
+    let channel = |channel: usize| map.iter().map(move |&value| inferno(gain * f64::from(value))[channel]);
+    ((0..3).flat_map(channel).collect(), gain)
+}
+
+fn inferno(value: f64) -> [u8; 3] {
+    let last = INFERNO.len() - 1;
+    let position = value.clamp(0.0, 1.0) * last as f64;
+    let anchor = (position as usize).min(last - 1);
+    let weight = position - anchor as f64;
+    let between = |(a, b): (f64, f64)| (a + weight * (b - a)).round() as u8;
+    std::array::from_fn(|channel| between((INFERNO[anchor][channel], INFERNO[anchor + 1][channel])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_odd_pixel_is_noise_and_a_patch_stays_where_it_is() {
+        let mut map = vec![0.0; 16 * 16];
+        map[3 * 16 + 3] = 1.0;
+        for y in 8..13 {
+            map[y * 16 + 7..y * 16 + 12].fill(0.5);
+        }
+        let filtered = median_filtered(&map, 16);
+        assert_eq!(filtered[3 * 16 + 3], 0.0);
+        assert_eq!(filtered[10 * 16 + 9], 0.5);
+        assert!(filtered[..7 * 16].iter().all(|&value| value == 0.0));
+    }
+
+    #[test]
+    fn the_median_at_a_corner_is_that_of_the_mirrored_image() {
+        // Pixels 10 y + x. Mirrored, rows and columns are 1 0 0 1 2: twice the rows 0 and 1, once row 2. Of the 25 values, ten are
+        // below 10 (those of row 0), the others 10 10 11 11 12 twice and 20 20 21 21 22: the 13th is a 10.
+        let map: Vec<f32> = (0..36).map(|pixel| (10 * (pixel / 6) + pixel % 6) as f32).collect();
+        let filtered = median_filtered(&map, 6);
+        assert_eq!(filtered[0], 10.0);
+        // Without an edge in reach it is the middle itself.
+        assert_eq!(filtered[2 * 6 + 3], 23.0);
+    }
+
+    #[test]
+    fn a_window_larger_than_the_image_is_mirrored_more_than_once() {
+        // … | a b | b a | a b | b a | a b …, where the middle pair is the image.
+        assert_eq!((-4..6).map(|at| mirrored(at, 2)).collect::<Vec<_>>(), [0, 1, 1, 0, 0, 1, 1, 0, 0, 1]);
+        assert_eq!(median_filtered(&[0.25; 2], 1), [0.25; 2]);
+    }
+
+    #[test]
+    fn the_map_is_the_mean_over_channels_of_the_absolute_difference() {
+        // 0.3 off in red, −0.6 in blue, nothing in green, everywhere: (0.3 + 0.6) / 3.
+        let area = 36;
+        let image = vec![0.5_f32; 3 * area];
+        let mut reconstruction = image.clone();
+        reconstruction[..area].fill(0.2);
+        reconstruction[2 * area..].fill(1.1);
+        let map = anomaly_map(&image, &reconstruction, 6);
+        assert!(map.iter().all(|value| (value - 0.3).abs() < 1e-6), "{map:?}");
+    }
+
+    #[test]
+    fn gains_are_powers_of_two_and_white_is_never_passed() {
+        for (largest, expected) in [(1.0, 1.0), (0.5, 2.0), (0.03, 32.0), (0.0, 1024.0)] {
+            let (pixels, gain) = coloured(&[0.0, largest]);
+            assert_eq!(gain, expected, "{largest}");
+            assert_eq!([pixels[0], pixels[2], pixels[4]], [0, 0, 4], "nothing is black");
+        }
+        assert_eq!(coloured(&[0.0, 1.0]).0, [0, 252, 0, 255, 4, 164]);
+    }
+}
