@@ -18,6 +18,7 @@
 
 mod commands;
 mod config;
+mod ground;
 mod manifest;
 mod presets;
 mod run;
@@ -25,10 +26,12 @@ mod sets;
 mod stages;
 
 pub use commands::{PoisonedCopy, Prediction, Student, evaluate_model, poison_copy, train_model};
+pub(crate) use config::parse_value;
 pub use config::{
     ClassifierSection, DaeSection, DataConfig, DistillConfig, EvaluateConfig, NetworkConfig, PoisonSection,
     RunConfig,
 };
+pub(crate) use ground::{Ground, Images};
 pub use manifest::{Manifest, StageRecord};
 pub use presets::Preset;
 pub use run::{Goal, Outcome, Run};

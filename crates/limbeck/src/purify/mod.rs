@@ -11,7 +11,7 @@ mod scores;
 mod threshold;
 mod verdict;
 
-pub use dae::{Twins, craft_twins, train_autoencoder};
+pub use dae::{Twins, Watch, craft_twins, train_autoencoder, train_watched_autoencoder};
 pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, Scorer, judge, purified_set};
 pub use label_model::{LabelModelConfig, train_label_model};
 pub use ledger::{Ledger, LedgerRow};

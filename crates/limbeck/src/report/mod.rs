@@ -5,6 +5,8 @@
 //! pictures are data URIs. What was not measured, or left the finite numbers, is printed as an en dash. Text from the
 //! audited set (class names, paths) is escaped; pictures that are not base64 are refused.
 //!
+//! [`render_search`] does the same with the trials of a search (`search.html`, `search`).
+//!
 //! `page.html` holds the words and their order, `summary` and `figures` what is derived from the results,
 //! `filters` how a number is set, `panel` and `axis` how a figure is drawn.
 
@@ -14,9 +16,12 @@ mod filters;
 mod panel;
 #[cfg(test)]
 pub(crate) mod sample;
+mod search;
 mod summary;
 #[cfg(test)]
 mod tests;
+
+pub use search::render_search;
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 
@@ -60,6 +65,7 @@ fn environment() -> std::result::Result<Environment<'static>, minijinja::Error> 
     environment.add_template("page.css", include_str!("page.css"))?;
     environment.add_template("macros.html", include_str!("macros.html"))?;
     environment.add_template("page.html", include_str!("page.html"))?;
+    environment.add_template("search.html", include_str!("search.html"))?;
     filters::add_to(&mut environment);
     Ok(environment)
 }
