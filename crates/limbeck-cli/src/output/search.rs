@@ -21,13 +21,18 @@ pub(crate) fn search(results: &SearchResults, out: &Path) -> String {
         return trials + &page;
     };
     let mut table = Table::new([&format!("trial {}", best.number), "value"]).right(1);
-    table.row([results.objective.clone(), format!("{value:.6}")]);
+    table.row([results.objective.clone(), figure(value)]);
     for (searched, value) in results.space.iter().zip(&best.parameters) {
         table.row([searched.key.clone(), value.as_ref().map_or("–".to_owned(), ToString::to_string)]);
     }
     let settings = out.join("best.toml");
     let settings = settings.display();
     format!("{trials}\n{table}\nsettings: {settings}\nuse them: limbeck run --config {settings}\n{page}")
+}
+
+/// With enough digits to tell good trials apart.
+fn figure(value: f64) -> String {
+    if (0.01..1e6).contains(&value.abs()) { format!("{value:.6}") } else { format!("{value:.5e}") }
 }
 
 #[cfg(test)]
@@ -81,6 +86,8 @@ page: out/tune.html
             anstream::adapter::strip_str(&search(results, Path::new("out"))).to_string()
         };
         assert_eq!(shown(&results), expected);
+        results.trials[1].value = Some(6.894_479_994e-5);
+        assert!(shown(&results).contains("detection  6.89448e-5\n"), "{}", shown(&results));
         results.best = None;
         assert!(!shown(&results).contains("best.toml"));
     }

@@ -6,6 +6,7 @@ use minijinja::context;
 use serde::Serialize;
 
 use super::axis::Axis;
+use super::filters::{NONE, fixed, number};
 use super::panel::{Mark, Panel, Shape};
 use super::{OPERATION, environment};
 use crate::error::{Error, Result};
@@ -43,25 +44,25 @@ pub fn render_search(search: &SearchResults) -> Result<String> {
 #[derive(Serialize)]
 struct ShownTrial<'a> {
     row: &'a TrialRow,
+    figure: String,
     values: Vec<String>,
 }
 
 impl<'a> ShownTrial<'a> {
     fn of(row: &'a TrialRow) -> Self {
-        Self {
-            row,
-            values: row
-                .parameters
-                .iter()
-                .map(|value| value.as_ref().map_or(super::filters::NONE.to_owned(), shown))
-                .collect(),
-        }
+        let values = row.parameters.iter().map(|value| value.as_ref().map_or(NONE.to_owned(), shown));
+        Self { row, figure: row.value.map_or(NONE.to_owned(), figure), values: values.collect() }
     }
+}
+
+/// With enough digits to tell good trials apart.
+fn figure(value: f64) -> String {
+    if (0.01..1e6).contains(&value.abs()) { fixed(value, 4) } else { number(value) }
 }
 
 fn shown(value: &Scalar) -> String {
     match value {
-        Scalar::Float(value) => super::filters::number(*value),
+        Scalar::Float(value) => number(*value),
         other => other.to_string(),
     }
 }
@@ -112,12 +113,13 @@ fn by_trial(search: &SearchResults) -> Option<String> {
     let y = Axis::around(&search.objective, values(&marks));
     let last = search.trials.last()?.number as f64;
     let mut best_so_far: Vec<[f64; 2]> = Vec::new();
-    for [trial, value] in &marks[0].points {
-        let best = match best_so_far.last() {
-            Some([_, best]) if !better(search, *value, *best) => *best,
-            _ => *value,
-        };
-        best_so_far.push([*trial, best]);
+    for &[trial, value] in &marks[0].points {
+        match best_so_far.last() {
+            Some(&[_, best]) if !better(search, value, best) => {}
+            // A step, not a slope.
+            Some(&[_, best]) => best_so_far.extend([[trial, best], [trial, value]]),
+            None => best_so_far.push([trial, value]),
+        }
     }
     let [_, best] = *best_so_far.last()?;
     best_so_far.push([last, best]);
@@ -195,7 +197,7 @@ mod tests {
             seconds: Some(1.5),
             parameters: vec![Some(Scalar::Float(0.001)), Some(Scalar::Text("unet".to_owned()))],
             curve: (1..).zip(curve.iter().copied()).collect(),
-            error: (state == "failed").then(|| "a loss of NaN".to_owned()),
+            error: (state == "failed").then(|| "a loss that is no number".to_owned()),
         }
     }
 
@@ -282,13 +284,8 @@ mod tests {
             .skip(1)
             .map(|point| point.split(' ').nth(1).and_then(|y| y.parse().ok()).expect("a height"))
             .collect();
-        // SVG counts downwards: 0.5, 0.5, 0.9, 0.9, 0.9.
-        assert_eq!(heights.len(), 5);
-        assert!(
-            heights[0] == heights[1]
-                && heights[1] > heights[2]
-                && heights[2] == heights[3]
-                && heights[3] == heights[4]
-        );
+        // SVG counts downwards: 0.5 until trial 2, then 0.9 until trial 3.
+        let [first, before, after, last] = heights[..] else { panic!("{heights:?}") };
+        assert!(first == before && before > after && after == last, "{heights:?}");
     }
 }

@@ -361,20 +361,19 @@ impl Journal {
             operation::SET_STATE,
             json!({ "trial_id": trial.id, "state": state as u64, "values": values, "datetime_complete": now() }),
         )?;
+        // Through to the disk: what a power cut takes of an unfinished trial is trained again.
+        self.file.sync_data().map_err(Error::io("write", &self.path))?;
         (trial.state, trial.value) = (state, value);
         Ok(())
     }
 
-    /// Writes a line in one piece, and through to the disk: it is what a killed search goes on from.
+    /// Writes a line in one piece.
     fn append(&mut self, operation: u64, fields: Value) -> Result<()> {
         let mut record = json!({ "op_code": operation, "worker_id": WORKER });
         if let (Value::Object(record), Value::Object(fields)) = (&mut record, fields) {
             record.extend(fields);
         }
-        self.file
-            .write_all(format!("{record}\n").as_bytes())
-            .and_then(|()| self.file.sync_data())
-            .map_err(Error::io("write", &self.path))
+        self.file.write_all(format!("{record}\n").as_bytes()).map_err(Error::io("write", &self.path))
     }
 }
 

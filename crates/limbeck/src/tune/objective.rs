@@ -4,6 +4,7 @@
 //! config), so that their figures can be compared. Neither test images nor the truth about poison are looked at.
 
 use burn::tensor::Tensor;
+use limbeck_kernels::mean_squared_error;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
@@ -167,7 +168,7 @@ impl Yardstick<'_> {
         let mut sum = 0.0;
         self.batches(network, inputs, |chunk, _, denoised| {
             let originals = self.twins.images.batch(chunk, network.device())?;
-            let error = (denoised.reconstructions - originals).square().mean().into_scalar::<f32>();
+            let error = mean_squared_error(denoised.reconstructions, originals).into_scalar::<f32>();
             sum += f64::from(error) * chunk.len() as f64;
             Ok(())
         })?;

@@ -3,9 +3,10 @@
 //! They are asked as pure functions. What a trial is proposed depends on the search's seed, the number of the trial, the key, and the finished trials
 //! with smaller numbers, and on nothing else, so a search that goes on from its journal proposes what it would have proposed anyway.
 //!
-//! Two things that the crate leaves to its caller are done here. Its tree-structured Parzen estimator always takes smaller values for better ones, so
+//! Three things that the crate leaves to its caller are done here. Its tree-structured Parzen estimator always takes smaller values for better ones, so
 //! values to be maximised are negated. And it recognises a parameter by its distribution, so that two keys with equal ranges would be one to it;
-//! each key is therefore shown its own history only, which changes nothing else, because the estimator treats keys independently anyway.
+//! each key is therefore shown its own history only, which changes nothing else, because the estimator treats keys independently anyway. And its
+//! kernels get a width that suits short searches.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -26,6 +27,12 @@ use crate::rng::Seed;
 
 /// Trials that are drawn at random before the Parzen estimator has something to go by (Optuna: 10; searches of autoencoders are shorter).
 const STARTUP: usize = 6;
+
+/// Standard deviation of the Parzen estimator's kernels as a share of the range (of its logarithm on a logarithmic scale).
+///
+/// By itself the crate takes Scott's rule on the good trials. Of the two or three that a short search has, that made a spike: measured, six proposals in a
+/// row within 4 % of each other.
+const BANDWIDTH: f64 = 0.1;
 
 /// Complete trials that there must be before others are held against their median.
 const LEAST_FOR_MEDIAN: usize = 4;
@@ -90,8 +97,12 @@ impl SamplerKind {
                 let id = ParamId::new();
                 let history: Vec<_> =
                     past.iter().filter_map(|trial| seen(trial, id, key, distribution, direction)).collect();
-                let sampler = TpeSampler::builder().n_startup_trials(STARTUP).seed(seed).build();
-                sampler.expect("its other settings are its defaults").sample(&drawn, number, &history)
+                let mut sampler = TpeSampler::builder().n_startup_trials(STARTUP).seed(seed);
+                if let Some(range) = range(distribution) {
+                    sampler = sampler.kde_bandwidth(BANDWIDTH * range);
+                }
+                let sampler = sampler.build().expect("a range is not empty, so its bandwidth is above 0");
+                sampler.sample(&drawn, number, &history)
             }
         };
         match value {
@@ -144,6 +155,16 @@ impl SamplerKind {
             }
         }
     }
+}
+
+/// Length of the range on its scale; none of a choice.
+fn range(distribution: &Distribution) -> Option<f64> {
+    let (low, high, log) = match distribution {
+        Distribution::Float { low, high, log, .. } => (*low, *high, *log),
+        Distribution::Int { low, high, log, .. } => (*low as f64, *high as f64, *log),
+        Distribution::Choice { .. } => return None,
+    };
+    Some(if log { (high / low).ln() } else { high - low })
 }
 
 fn drawn(distribution: &Distribution) -> Drawn {
@@ -264,6 +285,28 @@ mod tests {
         // Thirty uniform draws have a mean of 0.5 ± 0.053.
         assert!((mean_of_last(SamplerKind::Random) - 0.5).abs() < 0.16);
         assert!(mean_of_last(SamplerKind::Tpe) > 0.75, "{}", mean_of_last(SamplerKind::Tpe));
+    }
+
+    #[test]
+    fn the_estimator_goes_on_exploring_around_few_good_trials() {
+        let distribution = Distribution::parse("key", "log:1e-4..1e-2").expect("a range");
+        let good = [4.4e-4, 4.5e-4];
+        let bad = [2e-4, 1e-3, 3e-3, 8e-3, 1e-4, 9e-3];
+        let past: Vec<Trial> = (good.iter().map(|value| (value, 0.9)))
+            .chain(bad.iter().map(|value| (value, 0.5)))
+            .map(|(value, figure)| trial(TrialState::Complete, &[("key", *value, &distribution)], &[figure]))
+            .collect();
+        let past: Vec<&Trial> = past.iter().collect();
+        let tried: Vec<f64> = (0..20)
+            .map(|seed| {
+                SamplerKind::Tpe.propose(Seed::new(seed), &past, "key", &distribution, Direction::Maximize)
+            })
+            .collect();
+        let (least, most) =
+            tried.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), x| (low.min(*x), high.max(*x)));
+        // With the standard deviation of Scott's rule on these two good ones, 1 %, four of them either way are a ratio of 1.08.
+        assert!(most / least > 1.1, "{tried:?}");
+        assert!(tried.iter().all(|value| (2e-4..1.2e-3).contains(value)), "{tried:?}");
     }
 
     #[test]

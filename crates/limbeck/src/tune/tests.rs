@@ -63,31 +63,31 @@ fn a_search_that_was_stopped_and_extended_ends_like_one_that_was_not() {
     let (straight, stopped) = (folder.path().join("straight"), folder.path().join("stopped"));
     let base = base(&[]);
     let search = |trials| search(&SPACE, SamplerKind::Tpe, ObjectiveKind::Psnr, trials);
-    let expected = timeless(run(&straight, &base, &search(8), &Silent).expect("it runs"));
-    assert_eq!(expected.trials.len(), 8);
+    let expected = timeless(run(&straight, &base, &search(7), &Silent).expect("it runs"));
+    assert_eq!(expected.trials.len(), 7);
     let mut interruptions = 0;
-    for points in [3, 30, 40, 50, 21] {
-        match run(&stopped, &base, &search(5), &StopsAfter(AtomicI64::new(points))) {
+    for points in [25, 40, 31] {
+        match run(&stopped, &base, &search(4), &StopsAfter(AtomicI64::new(points))) {
             Err(Error::Interrupted) => interruptions += 1,
             other => drop(other.expect("nothing else goes wrong")),
         }
     }
-    assert!(interruptions >= 3, "{interruptions}");
-    run(&stopped, &base, &search(5), &Silent).expect("it goes on");
+    assert!(interruptions == 3, "{interruptions}");
+    run(&stopped, &base, &search(4), &Silent).expect("it goes on");
     // A power cut in the middle of a write.
     let journal = stopped.join("journal.log");
     let mut bytes = std::fs::read(&journal).expect("the journal");
     bytes.extend_from_slice(b"{\"op_code\":4,\"wor");
     std::fs::write(&journal, bytes).expect("writable");
-    assert_eq!(timeless(run(&stopped, &base, &search(8), &Silent).expect("it goes on")), expected);
+    assert_eq!(timeless(run(&stopped, &base, &search(7), &Silent).expect("it goes on")), expected);
 
     let [before, after] = [&straight, &stopped].map(|folder| {
         let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("written");
-        assert!(read("tune.html").contains("psnr") && read("trials.csv").lines().count() == 9);
+        assert!(read("tune.html").contains("psnr") && read("trials.csv").lines().count() == 8);
         read("best.toml")
     });
     assert_eq!(before, after);
-    let other = search(8);
+    let other = search(7);
     for (refused, words) in [
         (
             run(&stopped, &base, &TuneConfig { sampler: SamplerKind::Random, ..other.clone() }, &Silent),
@@ -130,15 +130,16 @@ fn the_best_settings_train_the_very_autoencoder_that_was_measured() {
     run.execute(Goal::Audit).expect("it runs");
     let curve: Vec<Epoch> = read_json(&directory.join("dae-curve.json")).expect("written");
     let loss = curve.iter().map(|epoch| epoch.validation.loss).fold(f64::INFINITY, f64::min);
-    assert!((loss - least).abs() <= 1e-12 * loss, "{loss} and {least}");
+    assert_eq!(loss, least);
 }
 
 #[test]
 fn trials_that_change_the_classifier_get_their_own_and_leave_nothing_behind() {
     let folder = tempfile::tempdir().expect("a folder");
     let with_classifier =
-        search(&["classifier.train.epochs=choice:1,2"], SamplerKind::Random, ObjectiveKind::Detection, 4);
-    let results = run(folder.path(), &base(&[]), &with_classifier, &Silent).expect("it runs");
+        search(&["classifier.train.epochs=choice:1,2"], SamplerKind::Random, ObjectiveKind::Detection, 3);
+    let results = run(folder.path(), &base(&["dae.train.epochs=1", "seed=2"]), &with_classifier, &Silent)
+        .expect("it runs");
     let values = |epochs: i64| -> Vec<f64> {
         let trials = results.trials.iter().filter(|trial| trial.parameters == [Some(Scalar::Int(epochs))]);
         trials.map(|trial| trial.value.expect("complete")).collect()
@@ -159,7 +160,7 @@ fn trials_that_change_the_classifier_get_their_own_and_leave_nothing_behind() {
 fn a_trial_that_diverges_has_failed_and_the_search_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let wild =
-        search(&["dae.train.learning_rate=choice:0.004,1e30"], SamplerKind::Random, ObjectiveKind::Psnr, 5);
+        search(&["dae.train.learning_rate=choice:0.004,1e30"], SamplerKind::Random, ObjectiveKind::Psnr, 3);
     let results = run(folder.path(), &base(&["dae.train.epochs=1"]), &wild, &Silent).expect("it runs");
     assert!(results.count("failed") > 0 && results.count("complete") > 0, "{results:?}");
     for trial in &results.trials {
@@ -175,9 +176,10 @@ fn a_trial_that_diverges_has_failed_and_the_search_goes_on() {
 #[test]
 fn hyperband_trains_the_worse_trials_for_an_epoch_only() {
     let folder = tempfile::tempdir().expect("a folder");
-    let space = ["dae.train.learning_rate=log:1e-6..1e-2"];
-    let search = search(&space, SamplerKind::Hyperband, ObjectiveKind::ValidationLoss, 12);
-    let results = run(folder.path(), &base(&["dae.train.epochs=3"]), &search, &Silent).expect("it runs");
+    let space = ["dae.train.learning_rate=log:1e-4..3e-2"];
+    let search = search(&space, SamplerKind::Hyperband, ObjectiveKind::ValidationLoss, 9);
+    let results =
+        run(folder.path(), &base(&["dae.train.epochs=3", "seed=3"]), &search, &Silent).expect("it runs");
     // Brackets with first rungs after one and three epochs take the trials in turn.
     assert!(
         results.trials.iter().skip(1).step_by(2).all(|trial| trial.epochs == 3 && trial.state == "complete")
