@@ -14,6 +14,7 @@ use limbeck::network::Architecture;
 use limbeck::pipeline::{Preset, RunConfig};
 use limbeck::poison::{self, LabelPolicy, PoisonKind};
 use limbeck::speed;
+use limbeck::tune::{OBJECTIVES, ObjectiveKind, SAMPLERS, SamplerKind, TuneConfig};
 
 use crate::policy::FailOn;
 
@@ -58,6 +59,8 @@ pub(crate) enum Command {
     Poison(PoisonArguments),
     /// Train a plain classifier, without any defence
     Train(TrainArguments),
+    /// Search for better settings of the autoencoder
+    Tune(TuneArguments),
     /// Ask a run's student about images
     Predict(PredictArguments),
     /// Measure how fast this machine trains, attacks and scores
@@ -219,6 +222,40 @@ pub(crate) struct TrainArguments {
     /// New file for the model (safetensors)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    #[command(flatten)]
+    pub(crate) session: Session,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                        limbeck tune --out search\n  \
+                        limbeck tune photos --out search --trials 40 --objective psnr \\\n    \
+                        --space dae.train.learning_rate=log:1e-4..1e-2 --space dae.width=int:8..24/4 \\\n    \
+                        --space dae.kind=choice:unet,bottleneck\n\n\
+                        A search that was stopped goes on when the same command is given again, and with more --trials it is extended.\n\
+                        DIR/journal.log is a journal of Optuna's, with a study named limbeck.")]
+pub(crate) struct TuneArguments {
+    /// Image set, as in `limbeck run` [default: the embedded sample]
+    #[arg(value_parser = NonEmptyStringValueParser::new(), value_hint = ValueHint::AnyPath)]
+    pub(crate) data: Option<String>,
+    /// Folder of the search: new, empty, or a search to go on with
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) out: PathBuf,
+    /// A key and the values to try: log:LOW..HIGH, float:LOW..HIGH, int:LOW..HIGH[/STEP], log-int:LOW..HIGH, choice:A,B; or a
+    /// TOML file of such keys; may be given again [default: learning rate, head weight, width and batch of the autoencoder]
+    #[arg(long, value_name = "KEY=VALUES|FILE")]
+    pub(crate) space: Vec<String>,
+    /// What is tried next, and what is stopped early
+    #[arg(long, default_value = TuneConfig::default().sampler.name(), value_parser = sampler_parser())]
+    pub(crate) sampler: SamplerKind,
+    /// Trials in all, those of earlier calls included
+    #[arg(long, value_name = "N", default_value_t = TuneConfig::default().trials)]
+    pub(crate) trials: usize,
+    /// What is measured, on calibration images
+    #[arg(long, value_name = "NAME", default_value = TuneConfig::default().objective.row().name, value_parser = objective_parser())]
+    pub(crate) objective: ObjectiveKind,
     #[command(flatten)]
     pub(crate) settings: Settings,
     #[command(flatten)]
@@ -433,6 +470,16 @@ fn attack_parser() -> impl TypedValueParser<Value = AttackKind> {
     let named = |name: &str| attack::TABLE.iter().find(|row| row.1 == name).map(|row| row.0);
     PossibleValuesParser::new(attack::TABLE.iter().map(|row| row.1))
         .map(move |name| named(&name).expect("clap lets only names of attacks through"))
+}
+
+fn sampler_parser() -> impl TypedValueParser<Value = SamplerKind> {
+    PossibleValuesParser::new(SAMPLERS.iter().map(|(_, name, about)| PossibleValue::new(*name).help(*about)))
+        .map(|name| SamplerKind::named(&name).expect("clap lets only names of samplers through"))
+}
+
+fn objective_parser() -> impl TypedValueParser<Value = ObjectiveKind> {
+    PossibleValuesParser::new(OBJECTIVES.iter().map(|row| PossibleValue::new(row.name).help(row.about)))
+        .map(|name| ObjectiveKind::named(&name).expect("clap lets only names of objectives through"))
 }
 
 fn label_parser() -> impl TypedValueParser<Value = LabelPolicy> {

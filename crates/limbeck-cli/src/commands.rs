@@ -11,12 +11,13 @@ use clap_complete::{Shell, generate};
 use limbeck::artefact::write_atomically;
 use limbeck::pipeline::{self, ByHand, Goal, Outcome, Preset, Run, RunConfig, Student};
 use limbeck::speed;
+use limbeck::tune::{Space, TuneConfig, tune as search};
 use serde_json::json;
 
 use crate::arguments::{
     Arguments, AuditArguments, Command, ConfigCommand, ConfigSource, DistilArguments, EvaluateArguments, Job,
     PEAK, PoisonArguments, PredictArguments, PurifyArguments, ReportArguments, RunArguments, Session,
-    SpeedArguments, TrainArguments,
+    SpeedArguments, TrainArguments, TuneArguments,
 };
 use crate::commented::commented_toml;
 use crate::exit::Exit;
@@ -34,6 +35,7 @@ pub(crate) fn execute(command: &Command) -> anyhow::Result<Exit> {
         Command::Report(arguments) => report(arguments),
         Command::Poison(arguments) => poison(arguments),
         Command::Train(arguments) => train(arguments),
+        Command::Tune(arguments) => tune(arguments),
         Command::Predict(arguments) => predict(arguments),
         Command::Speed(arguments) => speed(arguments),
         Command::Config(command) => config(command),
@@ -174,6 +176,19 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     })
 }
 
+fn tune(arguments: &TuneArguments) -> anyhow::Result<()> {
+    let TuneArguments { data, out, space, sampler, trials, objective, settings, session } = arguments;
+    let config = with_absolute_data(settings.resolve(data.as_deref(), Preset::Audit)?);
+    let space = if space.is_empty() { Space::default() } else { Space::parse(space)? };
+    let asked = TuneConfig { space, sampler: *sampler, objective: *objective, trials: *trials };
+    let results = with_console(session, None, |console| {
+        search(out, &config, &asked, &limbeck::device(&session.device)?, console)
+    })?;
+    print(&if session.json { output::json(&results)? } else { output::search(&results, out) })?;
+    results.best().context("no trial is complete, so there are no best settings")?;
+    Ok(())
+}
+
 fn predict(arguments: &PredictArguments) -> anyhow::Result<()> {
     let PredictArguments { run, paths, session } = arguments;
     let predictions = with_console(session, None, |console| {
@@ -244,19 +259,24 @@ fn completions(shell: Shell) -> anyhow::Result<()> {
 /// Works in a run directory; what finished is timed, however the work ends.
 fn in_run<T>(
     directory: &Path,
-    mut config: RunConfig,
+    config: RunConfig,
     session: &Session,
     work: impl FnOnce(&mut Run<'_>) -> limbeck::Result<T>,
 ) -> anyhow::Result<T> {
-    if let Some(data) = config.data_path()
-        && let Ok(Ok(data)) = std::path::absolute(data).map(|path| path.into_os_string().into_string())
-    {
-        // A run can then be gone on with from any working directory.
-        config.data.path = data;
-    }
+    let config = with_absolute_data(config);
     with_console(session, Some(directory), |console| {
         work(&mut Run::open(directory, config, &limbeck::device(&session.device)?, console)?)
     })
+}
+
+/// A run or a search can then be gone on with from any working directory.
+fn with_absolute_data(mut config: RunConfig) -> RunConfig {
+    if let Some(data) = config.data_path()
+        && let Ok(Ok(data)) = std::path::absolute(data).map(|path| path.into_os_string().into_string())
+    {
+        config.data.path = data;
+    }
+    config
 }
 
 /// Works under the eyes of the user. The first error is the one that counts.

@@ -293,6 +293,35 @@ fn a_poisoned_share_beyond_all_images_is_refused_by_its_key() {
 }
 
 #[test]
+fn a_search_that_makes_no_sense_is_refused_before_any_work() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat", "dog"]);
+    let tune = |more: &[&str]| workshop.limbeck(&[&["tune", "set", "--out", "out"], more].concat());
+    tune(&["--space", "dae.lerning_rate=log:1e-4..1e-2"])
+        .is_refused(1, &["`dae.lerning_rate`", "found an unknown key", "noise"]);
+    tune(&["--space", "dae.width=int:24..8"])
+        .is_refused(1, &["`dae.width`", "found int:24..8", "expected LOW below HIGH"]);
+    tune(&["--space", "dae.width=log:8..24"]).is_refused(1, &["dae.width", "expected a value of the type"]);
+    tune(&["--space", "nowhere.toml"]).is_refused(1, &["nowhere.toml", "No such file"]);
+    tune(&["--trials", "0"]).is_refused(1, &["`trials`", "found 0", "expected 1 or more"]);
+    tune(&["--sampler", "grid"]).is_refused(2, &["'grid'", "--sampler", "random, tpe, hyperband"]);
+    tune(&["--objective", "accuracy"])
+        .is_refused(2, &["'accuracy'", "--objective", "validation-loss, detection, psnr"]);
+    assert!(!workshop.path("out").exists());
+}
+
+#[test]
+fn a_damaged_journal_is_named_with_its_line() {
+    let workshop = Workshop::new();
+    fs::create_dir(workshop.path("out")).expect("writable");
+    fs::write(workshop.path("out/journal.log"), "{\"op_code\":2,\"study_id\":0}\n").expect("writable");
+    workshop
+        .limbeck(&["tune", "--out", "out"])
+        .is_refused(1, &["out/journal.log", "in line 1: study 0", "expected a study"]);
+    assert_eq!(names_in(&workshop.path("out")), ["journal.log"]);
+}
+
+#[test]
 fn a_shown_config_is_the_config_of_a_file_that_holds_it() {
     let workshop = Workshop::new();
     for preset in ["sample", "audit", "gtsrb", "authors"] {

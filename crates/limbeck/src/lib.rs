@@ -2,8 +2,8 @@
 //! that can answer null, and measures what that is worth.
 //!
 //! The method of Badjie, Cecílio and Casimiro (2023), room by room: [`dataset`] reads, [`network`] and [`train`] learn,
-//! [`attack`] and [`poison`] harm, [`purify`] finds and cleans, [`distill`] teaches, [`evaluate`] measures, [`report`] shows, and
-//! [`pipeline`] runs it all. Pixels are in `[0, 1]`, eps is in pixel units, a larger score is more suspicious.
+//! [`attack`] and [`poison`] harm, [`purify`] finds and cleans, [`distill`] teaches, [`evaluate`] measures, [`report`] shows,
+//! [`pipeline`] runs it all, and [`tune`] searches for better settings. Pixels are in `[0, 1]`, eps is in pixel units, a larger score is more suspicious.
 
 pub mod artefact;
 pub mod attack;
@@ -27,6 +27,7 @@ mod tensors;
 mod testing;
 mod text;
 pub mod train;
+pub mod tune;
 
 pub use device::{DEVICES, device};
 pub use error::{Error, Result};

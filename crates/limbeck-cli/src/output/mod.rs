@@ -2,6 +2,7 @@
 
 mod audit;
 mod evaluation;
+mod search;
 mod speed;
 mod table;
 
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 pub(crate) use audit::AuditSummary;
 pub(crate) use evaluation::{brief_json, summary};
+pub(crate) use search::search;
 pub(crate) use speed::{SpeedRow, speed_lines, speed_table};
 use table::Table;
 

@@ -13,7 +13,7 @@ use crate::dataset::{Dataset, ImageSize, SourceOptions, SplitConfig};
 use crate::distill::AbstentionConfig;
 use crate::error::{Error, Result};
 use crate::evaluate::{AuditPageConfig, HeldOutConfig};
-use crate::network::{Architecture, AutoencoderKind, ClassifierSpec, Normalisation};
+use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Normalisation};
 use crate::poison::PoisonConfig;
 use crate::purify::{LabelModelConfig, NoiseConfig, PurifyConfig};
 use crate::train::TrainConfig;
@@ -134,6 +134,18 @@ pub struct DaeSection {
     pub train: TrainConfig,
 }
 
+impl DaeSection {
+    /// The spec of an autoencoder of this shape for a set's image size.
+    pub fn spec(&self, set: &Dataset) -> AutoencoderSpec {
+        AutoencoderSpec {
+            kind: self.kind,
+            width: self.width,
+            latent: self.latent,
+            image_size: [set.size().height as usize, set.size().width as usize],
+        }
+    }
+}
+
 /// Defensive distillation (Papernot 2016).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -189,6 +201,19 @@ impl RunConfig {
         Ok(config)
     }
 
+    /// This config with one key, as in `--set`, at another value; checked.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the key that is unknown or out of range.
+    pub fn with(&self, key: &str, value: toml::Value) -> Result<Self> {
+        let mut table = toml::Table::try_from(self)
+            .map_err(|error| Error::config(key, error, "a config that has a TOML form"))?;
+        merge(&mut table, nested(key, value), "")?;
+        let config = Self::from_table(table)?;
+        config.check()?;
+        Ok(config)
+    }
+
     fn from_table(table: toml::Table) -> Result<Self> {
         serde_path(toml::Value::Table(table))
     }
@@ -219,6 +244,11 @@ impl RunConfig {
         self.poison.train.check("poison.train")?;
         self.classifier.train.check("classifier.train")?;
         self.dae.noise.check("dae.noise")?;
+        for (key, size) in [("width", self.dae.width), ("latent", self.dae.latent)] {
+            if size == 0 {
+                return Err(Error::config(format!("dae.{key}"), size, "1 or more"));
+            }
+        }
         let weight = self.dae.head_weight;
         if !(weight.is_finite() && weight >= 0.0) {
             return Err(Error::config("dae.head_weight", weight, "a weight, 0 or more"));
@@ -289,7 +319,7 @@ fn nested(key: &str, value: toml::Value) -> toml::Table {
 }
 
 /// A TOML value, or a bare word as a string.
-fn parse_value(text: &str) -> toml::Value {
+pub(crate) fn parse_value(text: &str) -> toml::Value {
     toml::from_str::<toml::Table>(&format!("value = {text}"))
         .ok()
         .and_then(|mut table| table.remove("value"))

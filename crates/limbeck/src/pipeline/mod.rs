@@ -19,6 +19,7 @@
 mod commands;
 mod config;
 mod findings;
+mod ground;
 mod manifest;
 mod overrule;
 mod presets;
@@ -27,10 +28,12 @@ mod sets;
 mod stages;
 
 pub use commands::{PoisonedCopy, Prediction, Student, evaluate_model, poison_copy, train_model};
+pub(crate) use config::parse_value;
 pub use config::{
     ClassifierSection, DaeSection, DataConfig, DistillConfig, EvaluateConfig, NetworkConfig, PoisonSection,
     RunConfig,
 };
+pub(crate) use ground::{Ground, Images};
 pub use manifest::{Manifest, StageRecord};
 pub use overrule::ByHand;
 pub use presets::Preset;

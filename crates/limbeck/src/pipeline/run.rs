@@ -161,7 +161,7 @@ impl<'a> Run<'a> {
     }
 
     /// Reads the data; only when they are sound, the folder is made and the config written.
-    fn start(&self) -> Result<Sets> {
+    pub(super) fn start(&self) -> Result<Sets> {
         let sets = Sets::load(&self.config, self.progress)?;
         self.manifest.save(&self.directory)?;
         let (path, text) = (self.path("config.toml"), self.config.to_toml());

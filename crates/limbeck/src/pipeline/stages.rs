@@ -24,11 +24,11 @@ use crate::evaluate::{
     AttackedSet, Truth, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success, class_rows,
     detection, held_out, restoration, self_checks, statements, suspicion_points, triptychs, verdict_counts,
 };
-use crate::network::{AutoencoderSpec, TrainedAutoencoder, TrainedClassifier};
+use crate::network::{TrainedAutoencoder, TrainedClassifier};
 use crate::poison::{PoisonedSet, TruthManifest, poison};
 use crate::purify::{
-    Defence, Judgement, Ledger, ScoreKind, Scorer, Threshold, Verdict, craft_twins, judge, purified_set,
-    train_autoencoder, train_label_model,
+    Defence, Judgement, Ledger, NoiseConfig, ScoreKind, Scorer, Threshold, Twins, Verdict, craft_twins,
+    judge, purified_set, train_autoencoder, train_label_model,
 };
 use crate::train::{Epoch, Targets, TrainConfig, train_classifier};
 
@@ -211,6 +211,17 @@ impl Run<'_> {
         )
     }
 
+    /// Twins of a set for the autoencoder, crafted on the defender's classifier.
+    pub(super) fn twins(
+        &self,
+        set: &Dataset,
+        name: &str,
+        noise: &NoiseConfig,
+        classifier: &TrainedClassifier,
+    ) -> Result<Twins> {
+        craft_twins(set, noise, classifier, &self.device, self.seed("dae").child(name), self.progress)
+    }
+
     pub(super) fn dae(
         &mut self,
         sets: &Sets,
@@ -221,34 +232,18 @@ impl Run<'_> {
         let key = self.key("dae", &section, &[&undefended.key]);
         let (weights, curve) = ("dae.safetensors", "dae-curve.json");
         self.stage("dae", &key, &[weights, curve], |run, checkpoints| {
-            let seed = run.seed("dae");
-            let twins = |set: &Dataset, name: &str| {
-                craft_twins(
-                    set,
-                    &section.noise,
-                    &undefended.value.network,
-                    &run.device,
-                    seed.child(name),
-                    run.progress,
-                )
-            };
-            let (train, calibration) =
-                (twins(audited, "train twins")?, twins(&sets.trusted, "calibration twins")?);
-            let spec = AutoencoderSpec {
-                kind: section.kind,
-                width: section.width,
-                latent: section.latent,
-                image_size: [audited.size().height as usize, audited.size().width as usize],
-            };
+            let classifier = &undefended.value.network;
+            let train = run.twins(audited, "train twins", &section.noise, classifier)?;
+            let calibration = run.twins(&sets.trusted, "calibration twins", &section.noise, classifier)?;
             let (trained, epochs) = train_autoencoder(
-                spec,
+                section.spec(audited),
                 &train,
                 &calibration,
                 &section.noise,
                 section.head_weight,
                 &section.train,
                 &run.device,
-                seed,
+                run.seed("dae"),
                 checkpoints,
                 run.progress,
             )?;

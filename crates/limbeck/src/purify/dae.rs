@@ -52,12 +52,17 @@ pub fn craft_twins(
     Ok(Twins { images: images.clone(), twins })
 }
 
+/// Looks at the autoencoder after each epoch, and says whether training goes on.
+pub type Watch<'a> = dyn Fn(&TrainedAutoencoder, &[Epoch]) -> Result<bool> + Sync + 'a;
+
 struct DenoisingTask<'a> {
+    spec: &'a AutoencoderSpec,
     train: &'a Twins,
     calibration: &'a Twins,
     noise: &'a NoiseConfig,
     head_weight: f64,
     device: Device,
+    watch: &'a Watch<'a>,
 }
 
 /// Inputs of a step, what they are to become, and which of them were perturbed on purpose (1) or not (0), `[batch]`.
@@ -163,6 +168,10 @@ impl Task<Autoencoder> for DenoisingTask<'_> {
         let (restored, reconstructed) = (restored / count, reconstructed / count);
         Ok(Validation { loss: (restored + reconstructed) / 2.0, metric: reconstructed })
     }
+
+    fn goes_on(&self, network: &Autoencoder, epochs: &[Epoch]) -> Result<bool> {
+        (self.watch)(&TrainedAutoencoder::freeze(network, self.spec.clone(), &self.device), epochs)
+    }
 }
 
 /// Trains an autoencoder from scratch; the validation metric is the mean reconstruction error on clean calibration images.
@@ -185,8 +194,52 @@ pub fn train_autoencoder(
     checkpoints: &Checkpoints,
     progress: &dyn Progress,
 ) -> Result<(TrainedAutoencoder, Vec<Epoch>)> {
+    train_watched_autoencoder(
+        spec,
+        train,
+        calibration,
+        noise,
+        head_weight,
+        config,
+        device,
+        seed,
+        checkpoints,
+        progress,
+        &|_, _| Ok(true),
+    )
+}
+
+/// The same under the eyes of `watch`, which may end it after any epoch: the best weights until then are returned.
+///
+/// # Errors
+/// Everything that [`fit`] refuses, and what `watch` reports.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a different kind of thing; a bundle would only rename them"
+)]
+pub fn train_watched_autoencoder(
+    spec: AutoencoderSpec,
+    train: &Twins,
+    calibration: &Twins,
+    noise: &NoiseConfig,
+    head_weight: f64,
+    config: &TrainConfig,
+    device: &Device,
+    seed: Seed,
+    checkpoints: &Checkpoints,
+    progress: &dyn Progress,
+    watch: &Watch<'_>,
+) -> Result<(TrainedAutoencoder, Vec<Epoch>)> {
     let training_device = device.clone().without_autodiff().autodiff();
-    let task = DenoisingTask { train, calibration, noise, head_weight, device: training_device.clone() };
+    let task = DenoisingTask {
+        spec: &spec,
+        train,
+        calibration,
+        noise,
+        head_weight,
+        device: training_device.clone(),
+        watch,
+    };
     let network = spec.init(&training_device, &mut seed.rng("weights"))?;
     progress.task("training the autoencoder", "images");
     let (network, epochs) = fit(network, &task, config, seed, checkpoints, progress)?;

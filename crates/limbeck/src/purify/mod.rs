@@ -14,7 +14,7 @@ mod suspicious;
 mod threshold;
 mod verdict;
 
-pub use dae::{Twins, craft_twins, train_autoencoder};
+pub use dae::{Twins, Watch, craft_twins, train_autoencoder, train_watched_autoencoder};
 pub use decisions::{Decision, DecisionFile, Decisions, offer};
 pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, Scorer, judge, purified_set};
 pub use label_model::{LabelModelConfig, train_label_model};

@@ -47,6 +47,11 @@ impl Axis {
         Self { label: label.into(), from, to, scale: Scale::Whole }
     }
 
+    /// A logarithmic axis over a given range above 0.
+    pub(super) fn log(label: impl Into<String>, from: f64, to: f64) -> Self {
+        Self { label: label.into(), from: from / 1.1, to: to * 1.1, scale: Scale::Log }
+    }
+
     /// An axis around measured values: logarithmic when all are positive and span more than two decades.
     pub(super) fn around(label: impl Into<String>, values: impl IntoIterator<Item = f64>) -> Self {
         let (low, high) = extent(values);

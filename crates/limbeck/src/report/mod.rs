@@ -5,9 +5,10 @@
 //! pictures are data URIs. What was not measured, or left the finite numbers, is printed as an en dash. Text from the
 //! audited set (class names, paths) is escaped; pictures that are not base64 are refused.
 //!
-//! [`render_audit`] is the same for the findings of an audit alone, which need no model behind it and no truth.
+//! [`render_search`] does the same with the trials of a search and [`render_audit`] with the findings of an audit alone, which need
+//! no model behind it and no truth.
 //!
-//! `page.html` and `audit.html` hold the words and their order, `summary` and `figures` what is derived from the results,
+//! `page.html`, `audit.html` and `search.html` hold the words and their order, `summary` and `figures` what is derived from the results,
 //! `filters` how a number is set, `panel` and `axis` how a figure is drawn.
 
 mod audit;
@@ -17,11 +18,14 @@ mod filters;
 mod panel;
 #[cfg(test)]
 pub(crate) mod sample;
+mod search;
 mod summary;
 #[cfg(test)]
 mod tests;
 
 pub use audit::render_audit;
+pub use search::render_search;
+
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 
 use crate::error::{Error, Result};
@@ -66,6 +70,7 @@ fn environment() -> std::result::Result<Environment<'static>, minijinja::Error> 
     environment.add_template("audit.css", include_str!("audit.css"))?;
     environment.add_template("audit.html", include_str!("audit.html"))?;
     environment.add_template("page.html", include_str!("page.html"))?;
+    environment.add_template("search.html", include_str!("search.html"))?;
     filters::add_to(&mut environment);
     Ok(environment)
 }

@@ -119,6 +119,13 @@ pub trait Task<M>: Sync {
 
     /// Figures on the calibration split, with the network in inference mode.
     fn validate(&self, network: &M) -> Result<Validation>;
+
+    /// Whether training goes on after these epochs, with the network of the last one in inference mode.
+    ///
+    /// Asked again about an epoch that a killed run had not saved yet.
+    fn goes_on(&self, _network: &M, _epochs: &[Epoch]) -> Result<bool> {
+        Ok(true)
+    }
 }
 
 /// Trains `network` on `task` and returns it with its best weights, and the learning curve.
@@ -189,8 +196,12 @@ pub fn fit<M: Module + 'static>(
             }
             Ok(())
         })?;
-        let validation = task.validate(&network.valid())?;
+        let finished = network.valid();
+        let validation = task.validate(&finished)?;
         history.push(Epoch { train_loss: loss_sum / images as f64, validation }, &network)?;
+        if !task.goes_on(&finished, &history.epochs)? {
+            break;
+        }
         checkpoints.save(&network, &optimiser, &history)?;
     }
     let network = history.best_network(network)?;
