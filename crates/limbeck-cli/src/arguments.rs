@@ -160,6 +160,9 @@ pub(crate) struct EvaluateArguments {
     /// Set to measure a model on; a run directory has its own
     #[arg(value_parser = NonEmptyStringValueParser::new(), value_hint = ValueHint::AnyPath)]
     pub(crate) data: Option<String>,
+    /// Compare filters: none, discard all that is flagged, reconstruct all, decide (limbeck's), random, perfect
+    #[arg(long)]
+    pub(crate) ablation: bool,
     #[command(flatten)]
     pub(crate) settings: Settings,
     #[command(flatten)]
@@ -363,6 +366,9 @@ pub(crate) struct Settings {
     /// Sets one key, over preset and file; may be given again; see `limbeck config show`
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Images known to be clean and rightly labelled, like DATA; without it, a random twentieth of DATA is taken to be so
+    #[arg(long, value_name = "DATA", value_hint = ValueHint::AnyPath)]
+    pub(crate) trusted: Option<String>,
     /// Root of every random draw, the same as --set seed=N
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
@@ -386,7 +392,7 @@ pub(crate) struct Session {
 impl Job {
     /// These arguments as they are typed, for a command that goes on with them.
     pub(crate) fn words(&self) -> String {
-        let Settings { preset, config, set, seed } = &self.settings;
+        let Settings { preset, config, set, trusted, seed } = &self.settings;
         let mut words =
             vec![shell_word(&self.data.data), "--out".to_owned(), shell_word(&self.out.to_string_lossy())];
         let mut option = |name: &str, value: &str| words.extend([name.to_owned(), shell_word(value)]);
@@ -397,6 +403,9 @@ impl Job {
             option("--config", &config.to_string_lossy());
         }
         set.iter().for_each(|set| option("--set", set));
+        if let Some(trusted) = trusted {
+            option("--trusted", trusted);
+        }
         if let Some(seed) = seed {
             option("--seed", &seed.to_string());
         }
@@ -421,6 +430,9 @@ impl Settings {
             let mut config = RunConfig::resolve(preset, self.config.as_deref(), &self.set)?;
             if let Some(data) = data {
                 config.data.path = if data == SAMPLE { String::new() } else { data.to_owned() };
+            }
+            if let Some(trusted) = &self.trusted {
+                config.data.trusted.clone_from(trusted);
             }
             config.seed = self.seed.unwrap_or(config.seed);
             Ok(config)

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::arguments::{
     Arguments, AuditArguments, Command, ConfigCommand, ConfigSource, DistilArguments, EvaluateArguments, Job,
     PEAK, PoisonArguments, PredictArguments, PurifyArguments, ReportArguments, RunArguments, Session,
-    SpeedArguments, TrainArguments, TuneArguments,
+    Settings, SpeedArguments, TrainArguments, TuneArguments,
 };
 use crate::commented::commented_toml;
 use crate::exit::Exit;
@@ -100,18 +100,24 @@ fn distil(arguments: &DistilArguments) -> anyhow::Result<()> {
 }
 
 fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
-    let EvaluateArguments { target, data, settings, session } = arguments;
+    let EvaluateArguments { target, data, ablation, settings, session } = arguments;
     if target.is_dir() {
-        if data.is_some() || settings.preset.is_some() || settings.config.is_some() {
+        let Settings { preset, config, trusted, .. } = settings;
+        if data.is_some() || preset.is_some() || config.is_some() || trusted.is_some() {
             return Err(usage(
-                "a run directory has its own DATA, --preset and --config; --set changes a key of it",
+                "a run directory has its own DATA, --trusted, --preset and --config; --set changes a key of it",
             )
             .into());
         }
         let mut config = RunConfig::resolve(Preset::Audit, Some(&config_of(target)?), &settings.set)?;
         config.seed = settings.seed.unwrap_or(config.seed);
+        config.evaluate.ablation |= ablation;
+        config.evaluate.controls |= ablation;
         let outcome = in_run(target, config, session, |run| run.execute(Goal::Evaluate))?;
         return print_evaluation(&outcome, session, None);
+    }
+    if *ablation {
+        return Err(usage("--ablation compares the filters of a run directory; a model has none").into());
     }
     let Some(data) = data else {
         return Err(usage(&format!(
@@ -154,13 +160,22 @@ fn poison(arguments: &PoisonArguments) -> anyhow::Result<()> {
     })?;
     print(&match session.json {
         true => output::json(&copy)?,
-        false => format!(
-            "{} of {} images poisoned\nset: {}\ntruth: {}\n",
-            copy.poisoned,
-            copy.images,
-            copy.set.display(),
-            copy.truth.display()
-        ),
+        false => {
+            let trusted = copy.trusted.as_ref().map_or(String::new(), |trusted| {
+                let trusted = trusted.display();
+                format!(
+                    "trusted: {trusted}\naudit it: limbeck audit {} --trusted {trusted} --out RUN\n",
+                    copy.set.display()
+                )
+            });
+            format!(
+                "{} of {} images poisoned\nset: {}\ntruth: {}\n{trusted}",
+                copy.poisoned,
+                copy.images,
+                copy.set.display(),
+                copy.truth.display()
+            )
+        }
     })
 }
 
@@ -271,10 +286,13 @@ fn in_run<T>(
 
 /// A run or a search can then be gone on with from any working directory.
 fn with_absolute_data(mut config: RunConfig) -> RunConfig {
-    if let Some(data) = config.data_path()
-        && let Ok(Ok(data)) = std::path::absolute(data).map(|path| path.into_os_string().into_string())
-    {
-        config.data.path = data;
+    for path in [&mut config.data.path, &mut config.data.trusted] {
+        if !path.is_empty()
+            && let Ok(Ok(absolute)) =
+                std::path::absolute(&*path).map(|path| path.into_os_string().into_string())
+        {
+            *path = absolute;
+        }
     }
     config
 }

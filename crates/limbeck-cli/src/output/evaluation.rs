@@ -54,10 +54,10 @@ fn statements(statements: &[Statement]) -> String {
 fn audited(evaluation: &Evaluation) -> String {
     let (data, verdicts) = (&evaluation.dataset, evaluation.verdicts);
     let mut text = format!(
-        "{}: {} for training, {} for calibration, {} for test\nverdicts: keep {}, reconstruct {}, discard {}\n",
+        "{}: {} audited, {} trusted, {} for test\nverdicts: keep {}, reconstruct {}, discard {}\n",
         data.name,
         data.train_images,
-        data.calibration_images,
+        data.trusted_images,
         data.test_images,
         verdicts.keep,
         verdicts.reconstruct,

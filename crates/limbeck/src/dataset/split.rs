@@ -106,7 +106,7 @@ impl Split {
             groups.shuffle(&mut rng);
             let mut class = Self::default();
             class.deal(groups, [config.calibration, test_fraction]);
-            class.entrust(config.trusted, &mut rng);
+            class.entrust(dataset.samples(), config.trusted, &mut rng);
             split.append(class);
         }
         for side in [&mut split.train, &mut split.calibration, &mut split.trusted, &mut split.test] {
@@ -129,7 +129,10 @@ impl Split {
     }
 
     /// Moves a random part of the images of one class from training and calibration to the trusted ones.
-    fn entrust(&mut self, fraction: f64, rng: &mut ChaCha8Rng) {
+    fn entrust(&mut self, samples: &[Sample], fraction: f64, rng: &mut ChaCha8Rng) {
+        for side in [&mut self.train, &mut self.calibration] {
+            side.sort_unstable_by_key(|&index| (&samples[index].path, samples[index].id));
+        }
         let images = self.train.len() + self.calibration.len();
         if fraction == 0.0 {
             return;

@@ -66,11 +66,11 @@ pub struct DatasetSummary {
     pub name: String,
     /// Class names by class index.
     pub classes: Vec<String>,
-    /// Images used for training.
+    /// Images that were audited.
     pub train_images: u64,
-    /// Trusted images that the label model learnt its classes from; 0 = there was none.
+    /// Other images, known to be clean: thresholds were fitted on them, and a label model started from them.
     pub trusted_images: u64,
-    /// Images held out to fit thresholds, early stopping and the null rule.
+    /// Of the audited images those that no classifier was trained on; the kept ones calibrated the null rule.
     pub calibration_images: u64,
     /// Images that nothing was fitted on.
     pub test_images: u64,
@@ -179,7 +179,7 @@ pub struct ScoreDetection {
     pub auroc_interval: [f64; 2],
     /// Recall when 1 % of the clean images are flagged.
     pub recall_at_1_percent: f64,
-    /// Threshold of this score, fitted on the calibration split.
+    /// Threshold of this score, fitted on the trusted images.
     pub threshold: f64,
     /// Of the flagged images, the share that is poisoned.
     pub precision: Rate,
@@ -265,7 +265,7 @@ pub struct DaeEpoch {
     pub epoch: u32,
     /// Mean training loss.
     pub train_loss: f64,
-    /// Loss on the calibration split.
+    /// Loss on the trusted images.
     pub validation_loss: f64,
     /// Mean reconstruction error on clean calibration images.
     pub reconstruction_error: f64,
@@ -376,9 +376,9 @@ pub struct ClassifierEpoch {
     pub epoch: u32,
     /// Mean training loss.
     pub train_loss: f64,
-    /// Mean loss on the calibration split.
+    /// Mean loss on held-out images.
     pub validation_loss: f64,
-    /// Accuracy on the calibration split, in `[0, 1]`.
+    /// Accuracy on held-out images, in `[0, 1]`.
     pub validation_accuracy: f64,
 }
 
@@ -412,7 +412,7 @@ pub struct Triptych {
     pub reason: String,
     /// Value of the deciding score.
     pub score: f64,
-    /// Conformal p-value against the calibration split.
+    /// Conformal p-value against the trusted images.
     pub p_value: f64,
     /// The truth, where it is known.
     pub poisoned: Option<bool>,

@@ -1,5 +1,6 @@
 //! Single jobs that need no run directory: poison a set, train a plain classifier, measure a model, answer images.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -9,7 +10,8 @@ use super::config::RunConfig;
 use super::sets::Sets;
 use crate::artefact::{read_json, write_json};
 use crate::dataset::{
-    Dataset, Edit, ImageSize, Location, Part, RewriteSummary, decode_image, encode_png, rewrite_all,
+    Dataset, Edit, ImageSize, Location, Part, RewriteSummary, SampleId, decode_image, encode_png, rewrite,
+    rewrite_all,
 };
 use crate::distill::{Answer, NullRule, predict};
 use crate::error::{Error, Result};
@@ -32,11 +34,14 @@ pub struct PoisonedCopy {
     pub set: PathBuf,
     /// The truth, apart from the set.
     pub truth: PathBuf,
+    /// Clean images that were left out of the set, for a defender to trust; `None` where the config names a trusted set of its own.
+    pub trusted: Option<PathBuf>,
 }
 
-/// Writes a poisoned copy of the config's set to `destination/set`, and the truth to `destination/truth.csv`.
+/// Writes a poisoned copy of the config's set to `destination/set`, the truth to `destination/truth.csv`, and the trusted images, which the copy lacks, to
+/// `destination/trusted`.
 ///
-/// The share is of the whole training part. Images are crafted on `surrogate`, or on a network trained for it on the same set as
+/// The share is of the whole training part of the copy. Images are crafted on `surrogate`, or on a network trained for it on the same set as
 /// `poison.surrogate` says; poisoned images have the size that the networks see.
 ///
 /// # Errors
@@ -49,8 +54,8 @@ pub fn poison_copy(
     progress: &dyn Progress,
 ) -> Result<PoisonedCopy> {
     config.check()?;
-    let (set, truth) = (destination.join("set"), destination.join("truth.csv"));
-    for path in [&set, &truth] {
+    let [set, truth, trusted] = ["set", "truth.csv", "trusted"].map(|name| destination.join(name));
+    for path in [&set, &truth, &trusted] {
         if path.exists() {
             return Err(Error::data(
                 path,
@@ -82,14 +87,23 @@ pub fn poison_copy(
         }
     };
     let full = Dataset::load(&sets.source, Part::Train, config.data.image_size, &mut |_, _| {})?;
+    let drawn = config.data.trusted.is_empty();
+    let apart: HashSet<SampleId> =
+        sets.trusted.samples().iter().filter(|_| drawn).map(|sample| sample.id).collect();
+    let poisonable: Vec<usize> =
+        (0..full.len()).filter(|&index| !apart.contains(&full.samples()[index].id)).collect();
+    let full = full.subset(&poisonable);
     let plan = &config.poison.plan;
     let poisoned = poison(&full, plan, &surrogate, device, seed.child("poison"), progress)?;
-    let changed: std::collections::HashMap<_, _> =
+    let changed: HashMap<_, _> =
         poisoned.images.iter().map(|image| (full.samples()[image.index].id, image)).collect();
     std::fs::create_dir_all(destination).map_err(Error::io("create", destination))?;
     progress.task("writing the poisoned copy", "images");
     let summary: RewriteSummary = rewrite_all(&sets.source, &set, &mut |id, _, label| {
         progress.check()?;
+        if apart.contains(id) {
+            return Ok(Edit::Drop);
+        }
         changed.get(id).map_or(Ok(Edit::Keep), |image| {
             Ok(Edit::Replace {
                 image: Some(encode_png(&image.pixels, full.size())?),
@@ -98,7 +112,19 @@ pub fn poison_copy(
         })
     })?;
     truth_of(&full, &poisoned, &summary, &plan.label()).save(&truth)?;
-    Ok(PoisonedCopy { images: full.len() as u64, poisoned: poisoned.images.len() as u64, set, truth })
+    if drawn {
+        rewrite(&sets.source, Part::Train, &trusted, &mut |id, _, _| {
+            progress.check()?;
+            Ok(if apart.contains(id) { Edit::Keep } else { Edit::Drop })
+        })?;
+    }
+    Ok(PoisonedCopy {
+        images: full.len() as u64,
+        poisoned: poisoned.images.len() as u64,
+        set,
+        truth,
+        trusted: drawn.then_some(trusted),
+    })
 }
 
 /// The truth by the ids and paths that the copy has.
@@ -108,10 +134,8 @@ fn truth_of(
     summary: &RewriteSummary,
     attack: &str,
 ) -> TruthManifest {
-    let after: std::collections::HashMap<_, _> =
-        summary.changes.iter().map(|change| (change.before, change)).collect();
-    let labels: std::collections::HashMap<_, _> =
-        poisoned.images.iter().map(|image| (image.index, image.label)).collect();
+    let after: HashMap<_, _> = summary.changes.iter().map(|change| (change.before, change)).collect();
+    let labels: HashMap<_, _> = poisoned.images.iter().map(|image| (image.index, image.label)).collect();
     let rows = full
         .samples()
         .iter()

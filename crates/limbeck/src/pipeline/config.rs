@@ -166,6 +166,8 @@ pub struct EvaluateConfig {
     pub held_out: HeldOutConfig,
     /// Whether classifiers are trained behind no filter, a random and a perfect one.
     pub controls: bool,
+    /// Whether, beside them, classifiers are trained behind filters that always discard and always reconstruct what is flagged.
+    pub ablation: bool,
     /// Rows of example images in the report.
     pub examples: usize,
 }

@@ -166,6 +166,7 @@ fn gtsrb() -> RunConfig {
             attacked_images: 2000,
             held_out: HeldOutConfig::default(),
             controls: true,
+            ablation: false,
             examples: 24,
         },
     }

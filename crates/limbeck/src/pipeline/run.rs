@@ -127,7 +127,7 @@ impl<'a> Run<'a> {
         if goal < Goal::Evaluate {
             return Ok(outcome);
         }
-        let controls = self.controls(&sets, &audited, &poison, &audit, &purified)?;
+        let controls = self.controls(&sets, &audited, &poison, &networks, &audit, &purified)?;
         let evaluation = self.evaluation(super::stages::Finished {
             sets: &sets,
             audited: &audited,

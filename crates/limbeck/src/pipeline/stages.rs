@@ -425,6 +425,7 @@ impl Run<'_> {
         sets: &Sets,
         audited: &Dataset,
         poison: &Poison,
+        networks: &Networks,
         audit: &Audit,
         purified: &Purified,
     ) -> Result<Made<Vec<Control>>> {
@@ -438,7 +439,17 @@ impl Run<'_> {
             let verdicts: Vec<Verdict> = audit.ledger.rows.iter().map(|row| row.verdict).collect();
             let mut shuffled = verdicts.clone();
             shuffled.shuffle(&mut self.seed("random filter").rng("verdicts"));
-            let mut plans = vec![("limbeck", verdicts), ("random", shuffled)];
+            let always = |flagged: Verdict| {
+                let overruled =
+                    |verdict: &Verdict| if *verdict == Verdict::Keep { Verdict::Keep } else { flagged };
+                verdicts.iter().map(overruled).collect::<Vec<_>>()
+            };
+            let mut plans = Vec::new();
+            if self.config.evaluate.ablation {
+                plans.push(("discard all", always(Verdict::Discard)));
+                plans.push(("reconstruct all", always(Verdict::Reconstruct)));
+            }
+            plans.extend([("limbeck", verdicts), ("random", shuffled)]);
             if let Some(truth) = truth.known() {
                 let verdict = |poisoned: &bool| if *poisoned { Verdict::Discard } else { Verdict::Keep };
                 plans.push(("perfect", truth.iter().map(verdict).collect()));
@@ -454,11 +465,21 @@ impl Run<'_> {
                 let set = match filter {
                     "limbeck" => purified.train.clone(),
                     "clean" => kept(&sets.train)?,
+                    "reconstruct all" => {
+                        let mut ledger = audit.ledger.clone();
+                        ledger
+                            .rows
+                            .iter_mut()
+                            .zip(&verdicts)
+                            .for_each(|(row, verdict)| row.verdict = *verdict);
+                        let (set, _) = purified_set(audited, &ledger, &self.defence(networks))?;
+                        sets.with_trusted(&set.subset(&sets.fitted))?
+                    }
                     // A random filter discards what it flags: it has no reason to reconstruct.
                     _ => kept(audited)?,
                 };
                 let made = self.classifier(
-                    &format!("control-{filter}"),
+                    &format!("control-{}", filter.replace(' ', "-")),
                     (network, &train),
                     1.0,
                     &set,
@@ -467,7 +488,8 @@ impl Run<'_> {
                     &[&purified.key],
                 )?;
                 let count = |verdict: Verdict| verdicts.iter().filter(|v| **v == verdict).count() as u64;
-                let reconstructed = if filter == "limbeck" { count(Verdict::Reconstruct) } else { 0 };
+                let reconstructs = matches!(filter, "limbeck" | "reconstruct all");
+                let reconstructed = if reconstructs { count(Verdict::Reconstruct) } else { 0 };
                 controls.push(Control {
                     filter,
                     removed: verdicts.len() as u64 - count(Verdict::Keep) - reconstructed,

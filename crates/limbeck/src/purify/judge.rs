@@ -211,7 +211,10 @@ fn decide(
     };
     let class = |index: u32| classes.get(index as usize).map_or("?", String::as_str);
     let why = match culprit {
-        ScoreKind::Head => "it carries a fine perturbation that trusted images do not".to_owned(),
+        // The head cannot tell intent: honest sensor noise looks like an attack to it.
+        ScoreKind::Head => {
+            "unlike the trusted images: a fine perturbation, or noise that they lack".to_owned()
+        }
         ScoreKind::Label => match scored.shown_class {
             Some(shown) if shown != label => {
                 format!("it looks like \"{}\", its label is \"{}\"", class(shown), class(label))

@@ -54,10 +54,7 @@ impl LabelModelConfig {
     }
 }
 
-/// Trains a label model for `audited`; `trusted` has true labels.
-///
-/// # Errors
-/// Reports a round after which the model is sure of no image: it has learnt nothing from the trusted ones.
+/// Trains a label model for `audited`; `trusted` has true labels. A model that is sure of no audited image learns from all of them as they are.
 pub fn train_label_model(
     spec: &ClassifierSpec,
     trusted: &Dataset,
@@ -76,13 +73,8 @@ pub fn train_label_model(
     let mut model = train(trusted, &first, 0)?;
     for round in 1..=config.rounds {
         let learnt = learnable(&model, audited, config, progress)?;
-        if learnt.is_empty() {
-            return Err(Error::input(
-                "training the label model",
-                format!("no audited image of which it is sure after {} trusted ones", trusted.len()),
-                "more trusted images, more `label_model.first_epochs`, or `label_model.enabled = false`",
-            ));
-        }
+        // Sure of nothing: what it could learn from trusted images does not tell the labels apart.
+        let learnt = if learnt.is_empty() { audited.clone() } else { learnt };
         model = train(&learnt, &config.train, round)?;
     }
     Ok(model)

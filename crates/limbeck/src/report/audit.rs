@@ -139,7 +139,7 @@ impl Further {
     }
 }
 
-/// Audited against calibration images by the deciding score: how they are spread, and how many lie above each score.
+/// Audited against trusted images by the deciding score: how they are spread, and how many lie above each score.
 fn distribution(findings: &AuditFindings) -> Option<Figure> {
     let (audited, calibration) =
         (ascending(&findings.audited_scores), ascending(&findings.calibration_scores));
@@ -168,10 +168,7 @@ fn distribution(findings: &AuditFindings) -> Option<Figure> {
     let levels = above.iter().flat_map(|(_, points)| points).map(|point| point[1]);
     let levels = Axis::around("Images at least as suspicious (%)", levels);
     let panels = vec![
-        (
-            "How the images are spread".to_owned(),
-            panel("Audited and calibration images", shares, bars.into()),
-        ),
+        ("How the images are spread".to_owned(), panel("Audited and trusted images", shares, bars.into())),
         (
             "How many lie above each score".to_owned(),
             panel("Share of images at least as suspicious", levels, above.into()),
@@ -180,7 +177,7 @@ fn distribution(findings: &AuditFindings) -> Option<Figure> {
     let images = |images: usize| count(images as u64);
     let key = vec![
         KeyEntry::new("line", "audited", format!("audited images ({})", images(audited.len()))),
-        KeyEntry::new("line", "calibration", format!("calibration images ({})", images(calibration.len()))),
+        KeyEntry::new("line", "calibration", format!("trusted images ({})", images(calibration.len()))),
         KeyEntry::new("line", "threshold", format!("threshold {}", fixed(threshold, 2))),
     ];
     Some(Figure::only(panels, key))

@@ -176,7 +176,7 @@ fn a_trial_that_diverges_has_failed_and_the_search_goes_on() {
 #[test]
 fn hyperband_trains_the_worse_trials_for_an_epoch_only() {
     let folder = tempfile::tempdir().expect("a folder");
-    let space = ["dae.train.learning_rate=log:1e-4..3e-2"];
+    let space = ["dae.train.learning_rate=log:1e-7..1e-2"];
     let search = search(&space, SamplerKind::Hyperband, ObjectiveKind::ValidationLoss, 9);
     let results =
         run(folder.path(), &base(&["dae.train.epochs=3", "seed=3"]), &search, &Silent).expect("it runs");
