@@ -31,7 +31,8 @@ impl Default for HeldOutConfig {
     /// FGSM and I-FGSM (10 steps of a quarter of eps) at 1, 2, 4 and 8 grey levels; damage of each kind, two of which no detector is trained with.
     fn default() -> Self {
         use HonestDamage::{Blur, Brightness, Contrast, Gamma, Jpeg, Noise, Resample};
-        let attack = |kind, eps: f64| AttackConfig { kind, eps, step: eps / 4.0, steps: 10 };
+        let attack =
+            |kind, eps: f64| AttackConfig { step: eps / 4.0, steps: 10, ..AttackConfig::linf(kind, eps) };
         // Levels of 8 bits, rounded up to four digits.
         let eps = [0.004, 0.0079, 0.0157, 0.0314];
         Self {
