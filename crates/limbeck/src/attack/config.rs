@@ -4,7 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::noise::Distribution;
-use super::{Attack, CarliniWagner, Fgsm, IFgsm, MiFgsm, Noise, Norm, Pgd, ThreatModel, Universal};
+use super::{
+    Apgd, ApgdLoss, Attack, AutoAttack, CarliniWagner, Fab, Fgsm, IFgsm, MiFgsm, Noise, Norm, Pgd, Square,
+    ThreatModel, Universal,
+};
 use crate::error::{Error, Result};
 use crate::rng::Seed;
 
@@ -27,7 +30,7 @@ pub struct AttackConfig {
     /// Gradient steps, for each restart or search step; 0 = the family's published value.
     #[serde(default)]
     pub steps: usize,
-    /// Random starts or draws, of which each image keeps its worst (`pgd` and noise; Madry 2018, figure 1: more than one).
+    /// Random starts or draws, of which each image keeps its worst (`pgd`, `apgd-*`, `fab-t`, `square`, noise; AutoAttack: 1).
     #[serde(default = "default_restarts")]
     pub restarts: usize,
     /// Decay factor of the momentum (`mi-fgsm`; Dong 2018: 1).
@@ -39,6 +42,12 @@ pub struct AttackConfig {
     /// Values that are tried for the weight c (`carlini-wagner`; the authors' code: 9).
     #[serde(default = "default_search_steps")]
     pub search_steps: usize,
+    /// Most likely wrong classes that are aimed at, one by one (`apgd-t`, `fab-t`, `auto-attack`; Croce & Hein 2020: 9).
+    #[serde(default = "default_targets")]
+    pub targets: usize,
+    /// Questions to the model for each image (`square`, `auto-attack`; Croce & Hein 2020: 5000).
+    #[serde(default = "default_queries")]
+    pub queries: usize,
     /// Root of the attack's random draws.
     #[serde(default)]
     pub seed: u64,
@@ -56,6 +65,14 @@ fn default_search_steps() -> usize {
     9
 }
 
+fn default_targets() -> usize {
+    9
+}
+
+fn default_queries() -> usize {
+    5000
+}
+
 impl Default for AttackConfig {
     /// I-FGSM at eps 0.01 with its published settings, which are those of the authors' public code: step 0.01, 10 steps.
     fn default() -> Self {
@@ -69,6 +86,8 @@ impl Default for AttackConfig {
             decay: default_decay(),
             confidence: 0.0,
             search_steps: default_search_steps(),
+            targets: default_targets(),
+            queries: default_queries(),
             seed: 0,
         }
     }
@@ -86,8 +105,20 @@ pub enum AttackKind {
     Pgd,
     /// Momentum iterative FGSM (Dong 2018).
     MiFgsm,
+    /// Auto-PGD on cross-entropy (Croce & Hein 2020).
+    ApgdCe,
+    /// Auto-PGD on the difference of logits ratio (Croce & Hein 2020).
+    ApgdDlr,
+    /// Auto-PGD towards the most likely wrong classes (Croce & Hein 2020).
+    ApgdT,
     /// The shortest perturbation, in L2 (Carlini & Wagner 2017).
     CarliniWagner,
+    /// The fast adaptive boundary attack towards the most likely wrong classes (Croce & Hein 2020).
+    FabT,
+    /// Random search that needs no gradient (Andriushchenko 2020).
+    Square,
+    /// AutoAttack in its standard version: `apgd-ce`, `apgd-t`, `fab-t` and `square` (Croce & Hein 2020).
+    AutoAttack,
     /// One perturbation for all images (Moosavi-Dezfooli 2017; Shafahi 2020), learnt from the images that it is used on.
     Universal,
     /// Normally distributed noise.
@@ -102,7 +133,13 @@ pub const TABLE: &[(AttackKind, &str)] = &[
     (AttackKind::IFgsm, "i-fgsm"),
     (AttackKind::Pgd, "pgd"),
     (AttackKind::MiFgsm, "mi-fgsm"),
+    (AttackKind::ApgdCe, "apgd-ce"),
+    (AttackKind::ApgdDlr, "apgd-dlr"),
+    (AttackKind::ApgdT, "apgd-t"),
     (AttackKind::CarliniWagner, "carlini-wagner"),
+    (AttackKind::FabT, "fab-t"),
+    (AttackKind::Square, "square"),
+    (AttackKind::AutoAttack, "auto-attack"),
     (AttackKind::Universal, "universal"),
     (AttackKind::GaussianNoise, "gaussian-noise"),
     (AttackKind::UniformNoise, "uniform-noise"),
@@ -139,9 +176,13 @@ impl AttackKind {
             (Self::MiFgsm, _) => walk(1.0),
             // Their code: a rate of 0.01; iterations as in CleverHans, their own 10,000 being days on a CPU.
             (Self::CarliniWagner, _) => (0.01, 1000),
+            // Croce & Hein 2020, section 4; the first step is 2 eps in any case.
+            (Self::ApgdCe | Self::ApgdDlr | Self::ApgdT | Self::FabT | Self::AutoAttack, _) => {
+                (2.0 * threat.eps, 100)
+            }
             // Shafahi 2020 give no step in units of eps: a quarter of it reaches the edge in a pass or two.
             (Self::Universal, _) => walk(2.5),
-            (Self::Fgsm | Self::GaussianNoise | Self::UniformNoise, _) => (threat.eps, 1),
+            (Self::Fgsm | Self::Square | Self::GaussianNoise | Self::UniformNoise, _) => (threat.eps, 1),
         }
     }
 }
@@ -185,13 +226,23 @@ impl AttackConfig {
     /// The attack itself.
     pub fn build(&self) -> Box<dyn Attack> {
         let (step, steps) = self.walk();
-        let (restarts, seed) = (self.restarts, Seed::new(self.seed).child("attack"));
+        let Self { restarts, targets, queries, .. } = *self;
+        let seed = Seed::new(self.seed).child("attack");
+        let apgd = |loss| Box::new(Apgd { loss, steps, restarts, seed });
         let noise = |distribution| Box::new(Noise { distribution, restarts, seed });
         match self.kind {
             AttackKind::Fgsm => Box::new(Fgsm),
             AttackKind::IFgsm => Box::new(IFgsm { step, steps }),
             AttackKind::Pgd => Box::new(Pgd { step, steps, restarts, seed }),
             AttackKind::MiFgsm => Box::new(MiFgsm { step, steps, decay: self.decay }),
+            AttackKind::ApgdCe => apgd(ApgdLoss::CrossEntropy),
+            AttackKind::ApgdDlr => apgd(ApgdLoss::Dlr),
+            AttackKind::ApgdT => apgd(ApgdLoss::TargetedDlr { targets }),
+            AttackKind::FabT => Box::new(Fab { steps, targets, restarts, seed }),
+            AttackKind::Square => Box::new(Square { queries, restarts, seed }),
+            AttackKind::AutoAttack => {
+                Box::new(AutoAttack { steps, targets, queries, restarts, seed }.ensemble())
+            }
             AttackKind::CarliniWagner => Box::new(CarliniWagner {
                 confidence: self.confidence,
                 search_steps: self.search_steps,
@@ -243,6 +294,12 @@ impl AttackConfig {
         if !(1..=100).contains(&self.search_steps) {
             let expected = "1 to 100 search steps";
             return Err(Error::config(format!("{key}.search_steps"), self.search_steps, expected));
+        }
+        if !(1..=10_000).contains(&self.targets) {
+            return Err(Error::config(format!("{key}.targets"), self.targets, "1 to 10000 classes"));
+        }
+        if !(1..=1_000_000).contains(&self.queries) {
+            return Err(Error::config(format!("{key}.queries"), self.queries, "1 to 1000000 questions"));
         }
         Ok(())
     }

@@ -34,6 +34,11 @@ impl Draws {
         Ok(Self { generators, shape, device })
     }
 
+    /// The generators themselves, one for each image.
+    pub(super) fn into_generators(self) -> Vec<Rng> {
+        self.generators
+    }
+
     /// Values in `[-1, 1)`, `[batch, 3, height, width]`.
     pub(super) fn uniform(&mut self) -> Tensor<4> {
         self.each(|rng, image| image.iter_mut().for_each(|value| *value = rng.random_range(-1.0..1.0)))

@@ -4,10 +4,26 @@
 //! attack can cheat. Images are `[batch, 3, height, width]` in `[0, 1]`, eps is in the same units. An attack never changes the
 //! model; gradients are those of the logits at temperature 1 on z/T. An attack that draws random numbers has a seed; what it draws for
 //! an image depends on that image alone.
+//!
+//! ```
+//! use burn::tensor::Tensor;
+//! use limbeck::attack::{AttackConfig, AttackKind, craft};
+//! use limbeck::network::Model;
+//!
+//! /// The attacked images, each within 8/255 of its original.
+//! fn attacked(model: &dyn Model, images: Tensor<4>, labels: &[u32]) -> limbeck::Result<Tensor<4>> {
+//!     let pgd = AttackConfig { restarts: 5, ..AttackConfig::linf(AttackKind::Pgd, 8.0 / 255.0) };
+//!     pgd.check("attack")?;
+//!     craft(&*pgd.build(), model, pgd.threat(), images, labels)
+//! }
+//! ```
 
+mod apgd;
 mod carlini_wagner;
 mod config;
 mod draws;
+mod ensemble;
+mod fab;
 mod fgsm;
 mod gradient;
 mod i_fgsm;
@@ -16,13 +32,17 @@ mod mi_fgsm;
 mod noise;
 mod pgd;
 mod rows;
+mod square;
 mod threat;
 mod universal;
 
 use burn::tensor::Tensor;
 
+pub use apgd::{Apgd, ApgdLoss};
 pub use carlini_wagner::CarliniWagner;
 pub use config::{AttackConfig, AttackKind, TABLE};
+pub use ensemble::{AutoAttack, Ensemble};
+pub use fab::Fab;
 pub use fgsm::Fgsm;
 pub use gradient::input_gradient;
 pub use i_fgsm::{IFgsm, TargetedIFgsm};
@@ -30,6 +50,7 @@ pub use loss::cross_entropy;
 pub use mi_fgsm::MiFgsm;
 pub use noise::{Distribution, Noise};
 pub use pgd::Pgd;
+pub use square::Square;
 pub use threat::{Norm, ThreatModel};
 pub use universal::{Universal, UniversalPerturbation};
 

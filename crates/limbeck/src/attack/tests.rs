@@ -17,6 +17,9 @@ use crate::rng::Seed;
 use crate::tensors::values;
 use crate::testing::{LinearModel, tiny_spec, uniform};
 
+/// Classes of the tests' networks: a targeted ratio of logits needs four.
+const CLASSES: usize = 5;
+
 /// Values of a test image, 3x8x8.
 const VALUES: usize = 192;
 
@@ -32,6 +35,12 @@ fn every_attack(eps: f64) -> Vec<AttackConfig> {
         .map(|config| match config.kind {
             // Fewer than published, for time; a step that crosses the ball twice; several draws, as one may do no harm.
             AttackKind::CarliniWagner => AttackConfig { steps: 100, ..config },
+            AttackKind::ApgdCe | AttackKind::ApgdDlr | AttackKind::ApgdT | AttackKind::FabT => {
+                AttackConfig { steps: 30, targets: 3, restarts: 2, ..config }
+            }
+            AttackKind::Square | AttackKind::AutoAttack => {
+                AttackConfig { steps: 20, targets: 3, queries: 300, ..config }
+            }
             _ => AttackConfig { step: config.eps.max(0.001) / 4.0, steps: 10, restarts: 10, ..config },
         })
         .collect()
@@ -42,7 +51,7 @@ fn run(config: &AttackConfig, model: &dyn Model, images: &Tensor<4>, classes: &[
 }
 
 fn classifier(architecture: Architecture) -> TrainedClassifier {
-    let spec = tiny_spec(architecture, 3, 1.0);
+    let spec = tiny_spec(architecture, CLASSES, 1.0);
     let network = spec.init(&Device::flex(), &mut Seed::new(3).rng("weights")).expect("the spec fits");
     TrainedClassifier::freeze(&network, spec, &Device::flex())
 }
@@ -100,8 +109,15 @@ fn attacks_that_draw_follow_their_seed() {
         let config = AttackConfig { restarts: 1, ..config };
         let of_seed =
             |seed| values(run(&AttackConfig { seed, ..config }, &model, &images, &classes)).expect("values");
-        let draws =
-            matches!(config.kind, AttackKind::Pgd | AttackKind::GaussianNoise | AttackKind::UniformNoise);
+        let draws = !matches!(
+            config.kind,
+            AttackKind::Fgsm
+                | AttackKind::IFgsm
+                | AttackKind::MiFgsm
+                | AttackKind::CarliniWagner
+                | AttackKind::FabT
+                | AttackKind::Universal
+        );
         assert_eq!(of_seed(1) != of_seed(2), draws, "{}", config.label());
     }
 }
@@ -138,7 +154,7 @@ fn an_attack_s_result_for_an_image_does_not_depend_on_its_neighbours() {
 }
 
 /// For logits (0, w·x) and label 0 the loss rises with w·x, so the optimum is x + eps sign(w), sign(0) = 0, or x + eps w / ‖w‖₂.
-/// Noise cannot find it; the shortest perturbation that leaves w·x > 0 just behind has the length −w·x / ‖w‖₂.
+/// The shortest perturbation that leaves w·x > 0 just behind has the length w·x / ‖w‖₂.
 #[test]
 fn every_attack_finds_the_closed_form_optimum_of_a_linear_model() {
     let weights = uniform([1, 3, 8, 8], -1.0, 1.0, 5);
@@ -148,9 +164,12 @@ fn every_attack_finds_the_closed_form_optimum_of_a_linear_model() {
     let length = values(weights.clone().square().sum()).expect("values")[0].sqrt();
     for config in every_attack(0.05) {
         let direction = match (config.kind, config.norm) {
-            (AttackKind::GaussianNoise | AttackKind::UniformNoise | AttackKind::CarliniWagner, _) => continue,
-            (_, Norm::Linf) => weights.clone().sign(),
-            (_, Norm::L2) => weights.clone().div_scalar(length),
+            (AttackKind::Fgsm | AttackKind::IFgsm | AttackKind::Pgd, Norm::Linf)
+            | (AttackKind::MiFgsm | AttackKind::Universal, Norm::Linf) => weights.clone().sign(),
+            (AttackKind::Fgsm | AttackKind::IFgsm | AttackKind::Pgd, Norm::L2)
+            | (AttackKind::MiFgsm | AttackKind::Universal, Norm::L2) => weights.clone().div_scalar(length),
+            // Noise cannot find it; the others stop where the model is fooled.
+            _ => continue,
         };
         let attacked = run(&config, &model, &images, &[0, 0]);
         let best = direction.clone().mul_scalar(config.eps);
@@ -191,6 +210,96 @@ fn carlini_and_wagner_s_wrong_class_leads_by_the_confidence() {
         let lengths = lengths(Norm::L2, &images, &attacked);
         assert!(lengths.iter().zip(&before).all(|(now, before)| now > before), "{lengths:?} {before:?}");
         before = lengths;
+    }
+}
+
+/// For logits (0, w·x, −9, …) and label 1, no perturbation below w·x / ‖w‖₁ (L-infinity) or w·x / ‖w‖₂ (L2) fools the model: what stops
+/// at the boundary must fool it a little above that, and nothing may below.
+#[test]
+fn attacks_that_stop_at_the_boundary_find_it_where_a_linear_model_has_it() {
+    struct FiveClasses(LinearModel);
+    impl Model for FiveClasses {
+        fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+            let two = self.0.logits(images);
+            let rest = two.zeros_like().sub_scalar(9.0);
+            Tensor::cat(vec![two, rest.clone(), rest.narrow(1, 0, 1).sub_scalar(1.0)], 1)
+        }
+
+        fn device(&self) -> Device {
+            self.0.device()
+        }
+    }
+    let weights = uniform([1, 3, 8, 8], -1.0, 1.0, 5);
+    let pixels = values(weights.clone()).expect("values");
+    let model = FiveClasses(LinearModel(weights.clone()));
+    let images = uniform([1, 3, 8, 8], 0.45, 0.55, 6) + weights.sign().mul_scalar(0.02);
+    let lead = f64::from(values(model.logits(images.clone())).expect("values")[1]);
+    assert!(lead > 0.5, "{lead}");
+    let length = |power: i32| pixels.iter().map(|w| f64::from(w.abs()).powi(power)).sum::<f64>();
+    for norm in [Norm::Linf, Norm::L2] {
+        let shortest = if norm == Norm::Linf { lead / length(1) } else { lead / length(2).sqrt() };
+        for (kind, above) in [
+            (AttackKind::ApgdCe, 1.02),
+            (AttackKind::ApgdDlr, 1.02),
+            (AttackKind::ApgdT, 1.02),
+            (AttackKind::FabT, 1.02),
+            (AttackKind::AutoAttack, 1.02),
+            // Random search needs some room: squares have one sign for many weights.
+            (AttackKind::Square, 2.5),
+        ] {
+            for (share, fooled) in [(0.99, false), (above, true)] {
+                let config = AttackConfig {
+                    kind,
+                    norm,
+                    eps: share * shortest,
+                    queries: 2000,
+                    ..AttackConfig::default()
+                };
+                let attacked = run(&config, &model, &images, &[1]);
+                let lead = Logits::of(&model, attacked, &[1]).expect("logits").margins(&[1])[0];
+                assert_eq!(lead < 0.0, fooled, "{} at {share} of the shortest: {lead}", config.label());
+            }
+        }
+        let mut walk = AttackConfig { kind: AttackKind::FabT, norm, eps: 0.0, ..AttackConfig::default() };
+        walk.steps = 20;
+        let found = walk.build().propose(&model, walk.threat(), images.clone(), &[1]).expect("it runs");
+        let found = lengths(norm, &images, &found)[0];
+        assert!(
+            found >= shortest * 0.999 && found < shortest * 1.06,
+            "{norm:?}: {found}, shortest {shortest}"
+        );
+    }
+}
+
+#[test]
+fn an_ensemble_shows_an_attack_only_what_withstood_those_before_it() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static SHOWN: AtomicUsize = AtomicUsize::new(0);
+    /// Counts the images that it is shown, and leaves them as they are.
+    struct Watch;
+    impl Attack for Watch {
+        fn propose(&self, _: &dyn Model, _: ThreatModel, images: Tensor<4>, _: &[u32]) -> Result<Tensor<4>> {
+            SHOWN.fetch_add(images.dims()[0], Ordering::Relaxed);
+            Ok(images)
+        }
+    }
+    let model = LinearModel(uniform([1, 3, 8, 8], -1.0, 1.0, 5));
+    let images = uniform([4, 3, 8, 8], 0.2, 0.8, 6);
+    // The first and the third are misread as they are: only the others need an attack, and none withstands an eps of 1.
+    let answers = crate::tensors::argmax(model.logits(images.clone())).expect("answers");
+    let classes = [1 - answers[0], answers[1], 1 - answers[2], answers[3]];
+    for (eps, after_first) in [(0.0, 2), (1.0, 0)] {
+        SHOWN.store(0, Ordering::Relaxed);
+        let both = Ensemble { attacks: vec![Box::new(Fgsm), Box::new(Watch)] };
+        let threat = ThreatModel::linf(eps);
+        let attacked = craft(&both, &model, threat, images.clone(), &classes).expect("crafted");
+        assert_eq!(SHOWN.load(Ordering::Relaxed), after_first, "eps {eps}");
+        let first = |images: Tensor<4>| values(images.narrow(0, 0, 1)).expect("values");
+        assert_eq!(
+            first(attacked),
+            first(images.clone()),
+            "an image that is misread as it is stays as it is"
+        );
     }
 }
 
@@ -252,8 +361,8 @@ fn labels_that_do_not_fit_images_or_model_are_refused() {
     };
     let message = refusal(&[0, 1, 2]);
     assert!(message.contains("2 images and 3 labels"), "{message}");
-    let message = refusal(&[0, 3]);
-    assert!(message.contains("label 3") && message.contains("3 classes"), "{message}");
+    let message = refusal(&[0, 5]);
+    assert!(message.contains("label 5") && message.contains("5 classes"), "{message}");
 }
 
 #[test]
