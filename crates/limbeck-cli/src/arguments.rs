@@ -9,7 +9,7 @@ use clap::builder::{NonEmptyStringValueParser, PossibleValue, PossibleValuesPars
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use limbeck::Result;
-use limbeck::attack::{self, AttackKind};
+use limbeck::attack::{self, AttackKind, Norm};
 use limbeck::network::Architecture;
 use limbeck::pipeline::{Preset, RunConfig};
 use limbeck::poison::{self, LabelPolicy, PoisonKind};
@@ -199,12 +199,15 @@ pub(crate) struct PoisonArguments {
     /// Class index that a backdoor's trigger stands for (poison.plan.target)
     #[arg(long, value_name = "CLASS")]
     pub(crate) target: Option<u32>,
-    /// L-infinity radius in pixel units, 0 to 1; 8/255 = 0.0314 (poison.plan.attack.eps)
+    /// Radius of the perturbation in pixel units; 8/255 = 0.0314 (poison.plan.attack.eps)
     #[arg(long, value_name = "E")]
     pub(crate) eps: Option<f64>,
     /// How images are perturbed (poison.plan.attack.kind)
     #[arg(long, value_parser = attack_parser())]
     pub(crate) attack: Option<AttackKind>,
+    /// How the radius is measured (poison.plan.attack.norm)
+    #[arg(long, value_parser = norm_parser())]
+    pub(crate) norm: Option<Norm>,
     /// Whether a poisoned image keeps its label (poison.plan.label)
     #[arg(long, value_parser = label_parser())]
     pub(crate) label: Option<LabelPolicy>,
@@ -492,6 +495,12 @@ fn sampler_parser() -> impl TypedValueParser<Value = SamplerKind> {
 fn objective_parser() -> impl TypedValueParser<Value = ObjectiveKind> {
     PossibleValuesParser::new(OBJECTIVES.iter().map(|row| PossibleValue::new(row.name).help(row.about)))
         .map(|name| ObjectiveKind::named(&name).expect("clap lets only names of objectives through"))
+}
+
+fn norm_parser() -> impl TypedValueParser<Value = Norm> {
+    let named = |name: &str| Norm::TABLE.iter().find(|row| row.1 == name).map(|row| row.0);
+    PossibleValuesParser::new(Norm::TABLE.iter().map(|row| row.1))
+        .map(move |name| named(&name).expect("clap lets only names of norms through"))
 }
 
 fn label_parser() -> impl TypedValueParser<Value = LabelPolicy> {

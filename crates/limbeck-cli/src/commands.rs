@@ -145,8 +145,20 @@ fn report(arguments: &ReportArguments) -> anyhow::Result<()> {
 }
 
 fn poison(arguments: &PoisonArguments) -> anyhow::Result<()> {
-    let PoisonArguments { data, out, fraction, kind, target, eps, attack, label, model, settings, session } =
-        arguments;
+    let PoisonArguments {
+        data,
+        out,
+        fraction,
+        kind,
+        target,
+        eps,
+        attack,
+        norm,
+        label,
+        model,
+        settings,
+        session,
+    } = arguments;
     let mut config = settings.resolve(Some(&data.data), Preset::Gtsrb)?;
     let plan = &mut config.poison.plan;
     plan.fraction = fraction.unwrap_or(plan.fraction);
@@ -155,6 +167,7 @@ fn poison(arguments: &PoisonArguments) -> anyhow::Result<()> {
     plan.label = label.unwrap_or(plan.label);
     plan.attack.eps = eps.unwrap_or(plan.attack.eps);
     plan.attack.kind = attack.unwrap_or(plan.attack.kind);
+    plan.attack.norm = norm.unwrap_or(plan.attack.norm);
     let copy = with_console(session, None, |console| {
         pipeline::poison_copy(&config, model.as_deref(), out, &limbeck::device(&session.device)?, console)
     })?;

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use limbeck_kernels::mean_squared_error;
 use rand::Rng as _;
 
@@ -250,21 +250,24 @@ fn prepare(workload: Workload, shape: Shape, device: &Device) -> Result<Step> {
         }
         Workload::InputGradient => {
             let model = classifier(shape, &plain, seed)?;
-            let labels = labels(count, &plain);
+            let labels = labels(count);
             let mut current = images;
             Box::new(move || {
-                let gradient = input_gradient(&model, current.clone(), labels.clone())?;
+                let gradient = input_gradient(&model, current.clone(), &labels)?;
                 current = (current.clone() + gradient.sign().mul_scalar(0.004)).clamp(0.0, 1.0);
                 Ok(())
             })
         }
         Workload::Craft => {
             let model = classifier(shape, &plain, seed)?;
-            let labels = labels(count, &plain);
-            let config =
-                AttackConfig { kind: AttackKind::IFgsm, eps: 8.0 / 255.0, step: 2.0 / 255.0, steps: STEPS };
+            let labels = labels(count);
+            let config = AttackConfig {
+                step: 2.0 / 255.0,
+                steps: STEPS,
+                ..AttackConfig::linf(AttackKind::IFgsm, 8.0 / 255.0)
+            };
             let attack = config.build();
-            Box::new(move || read(craft(&*attack, &model, config.threat(), images.clone(), labels.clone())?))
+            Box::new(move || read(craft(&*attack, &model, config.threat(), images.clone(), &labels)?))
         }
         Workload::DaeInfer => {
             let model = autoencoder(shape, &plain, seed)?;
@@ -291,9 +294,8 @@ fn random_images(count: usize, side: usize, device: &Device) -> Tensor<4> {
     tensors::images(values, [count, 3, side, side], device)
 }
 
-fn labels(count: usize, device: &Device) -> Tensor<1, Int> {
-    let labels: Vec<u32> = (0..count as u32).map(|index| index * 7 % CLASSES as u32).collect();
-    tensors::labels(&labels, device)
+fn labels(count: usize) -> Vec<u32> {
+    (0..count as u32).map(|index| index * 7 % CLASSES as u32).collect()
 }
 
 fn classifier_spec(shape: Shape) -> ClassifierSpec {
@@ -336,7 +338,7 @@ fn train_classifier(images: Tensor<4>, shape: Shape, device: &Device, seed: Seed
     let mut network: Classifier = spec.init(&device, &mut seed.rng("weights"))?;
     let mut optimiser = OptimiserConfig::Sgd { momentum: 0.9, weight_decay: 0.0 }.init();
     let classes = spec.classes.len();
-    let targets = labels(images.dims()[0], &device).one_hot(classes).float();
+    let targets = tensors::labels(&labels(images.dims()[0]), &device).one_hot(classes).float();
     let mut rng = seed.rng("dropout");
     Ok(Box::new(move || {
         let logits = network.train_logits(images.clone().autodiff(), &mut rng);

@@ -1,12 +1,14 @@
-//! Fast gradient sign method: x' = clip(x + eps · sign(∇x L(z(x), y))) (Goodfellow 2014, equation in section 4).
+//! Fast gradient method: x' = clip(x + eps · d), d the steepest direction of the loss (Goodfellow 2014, section 4, where d is the sign;
+//! Miyato 2017, equation 7, for the L2 ball).
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 
-use super::{Attack, ThreatModel, input_gradient};
+use super::gradient::ascent;
+use super::{Attack, ThreatModel};
 use crate::error::Result;
 use crate::network::Model;
 
-/// One step to the corner of the ball; sign(0) = 0.
+/// One step to the edge of the ball; sign(0) = 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fgsm;
 
@@ -16,9 +18,9 @@ impl Attack for Fgsm {
         model: &dyn Model,
         threat: ThreatModel,
         images: Tensor<4>,
-        labels: Tensor<1, Int>,
+        labels: &[u32],
     ) -> Result<Tensor<4>> {
-        let gradient = input_gradient(model, images.clone(), labels)?;
-        Ok(images + gradient.sign().mul_scalar(threat.eps))
+        let gradient = ascent(model, images.clone(), labels)?;
+        Ok(images + threat.norm.steepest(gradient).mul_scalar(threat.eps))
     }
 }

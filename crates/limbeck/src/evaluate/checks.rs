@@ -2,12 +2,12 @@
 
 use super::results::{Check, ModelRow, Outcome, Rate};
 use super::robustness::{AttackedSet, attacked_accuracy};
-use crate::attack::{AttackConfig, AttackKind, input_gradient};
+use crate::attack::{AttackConfig, AttackKind, Norm, ThreatModel, input_gradient};
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::network::{Model, Tempered, TrainedClassifier};
 use crate::progress::Progress;
-use crate::tensors::{labels, values};
+use crate::tensors::values;
 use crate::text::percent;
 
 /// Images that the costly checks look at.
@@ -36,12 +36,12 @@ fn iteration_helps(row: &ModelRow, attacks: &[AttackConfig]) -> Check {
         attacks
             .iter()
             .zip(&row.attacked)
-            .find(|(attack, _)| attack.kind == kind && attack.eps == eps)
+            .find(|(attack, _)| attack.threat() == ThreatModel::linf(eps) && attack.kind == kind)
             .and_then(|(_, attacked)| attacked.accuracy.share())
     };
     let pairs: Vec<(f64, f64, f64)> = attacks
         .iter()
-        .filter(|attack| attack.kind == AttackKind::Fgsm)
+        .filter(|attack| attack.kind == AttackKind::Fgsm && attack.norm == Norm::Linf)
         .filter_map(|attack| {
             Some((attack.eps, rate(AttackKind::Fgsm, attack.eps)?, rate(AttackKind::IFgsm, attack.eps)?))
         })
@@ -67,7 +67,7 @@ fn unbounded_attack_wins(
     test: &Dataset,
     progress: &dyn Progress,
 ) -> Result<Check> {
-    let attack = AttackConfig { kind: AttackKind::IFgsm, eps: 1.0, step: 0.1, steps: 20 };
+    let attack = AttackConfig { step: 0.1, steps: 20, ..AttackConfig::linf(AttackKind::IFgsm, 1.0) };
     let attacked = AttackedSet::craft(student, &attack, test, progress)?;
     let rate: Rate = attacked_accuracy(student, &attacked)?;
     let chance = 2.0 / test.classes().len() as f64;
@@ -88,8 +88,7 @@ fn gradients_exist(student: &TrainedClassifier, test: &Dataset, temperature: f64
     let model: &dyn Model = if temperature == 1.0 { plain } else { &tempered };
     let indices: Vec<usize> = (0..test.len()).collect();
     let device = student.device();
-    let gradient =
-        input_gradient(model, test.batch(&indices, &device)?, labels(&test.labels(&indices), &device))?;
+    let gradient = input_gradient(model, test.batch(&indices, &device)?, &test.labels(&indices))?;
     let largest = values(gradient.abs().flatten::<2>(1, 3).max_dim(1))?;
     let zero = Rate::of(largest.iter().map(|value| *value < 1e-8));
     Ok(Check {

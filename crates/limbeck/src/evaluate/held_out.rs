@@ -28,17 +28,32 @@ pub struct HeldOutConfig {
 }
 
 impl Default for HeldOutConfig {
-    /// FGSM and I-FGSM (10 steps of a quarter of eps) at 1, 2, 4 and 8 grey levels; damage of each kind, two of which no detector is trained with.
+    /// FGSM and I-FGSM (10 steps of a quarter of eps) at 1, 2, 4 and 8 grey levels; attacks that no detector is trained with at 4 grey levels or an L2 norm of 0.5; damage of each kind, two of which no detector is trained with.
     fn default() -> Self {
         use HonestDamage::{Blur, Brightness, Contrast, Gamma, Jpeg, Noise, Resample};
-        let attack = |kind, eps: f64| AttackConfig { kind, eps, step: eps / 4.0, steps: 10 };
+        let attack =
+            |kind, eps: f64| AttackConfig { step: eps / 4.0, steps: 10, ..AttackConfig::linf(kind, eps) };
         // Levels of 8 bits, rounded up to four digits.
         let eps = [0.004, 0.0079, 0.0157, 0.0314];
+        let unlike_training = [
+            AttackConfig::linf(AttackKind::Pgd, 0.0157),
+            AttackConfig::linf(AttackKind::MiFgsm, 0.0157),
+            AttackConfig::linf(AttackKind::Universal, 0.0157),
+            AttackConfig::l2(AttackKind::Pgd, 0.5),
+            // A sixtieth of the published steps: its perturbations are a little longer than need be, within the ball.
+            AttackConfig {
+                steps: 50,
+                search_steps: 3,
+                step: 0.05,
+                ..AttackConfig::l2(AttackKind::CarliniWagner, 0.5)
+            },
+        ];
         Self {
             images: 1000,
             attacks: [AttackKind::Fgsm, AttackKind::IFgsm]
                 .into_iter()
                 .flat_map(|kind| eps.map(|eps| attack(kind, eps)))
+                .chain(unlike_training)
                 .collect(),
             honest: vec![
                 Jpeg { quality: 95 },

@@ -5,14 +5,14 @@ use rand::seq::index::sample;
 
 use super::metrics::risk_coverage;
 use super::results::{AbstentionRow, AbstentionSummary, Rate};
-use crate::attack::{AttackConfig, craft};
+use crate::attack::{AttackConfig, Batches, craft};
 use crate::dataset::Dataset;
 use crate::distill::{Answer, NullRule, predict};
 use crate::error::Result;
 use crate::network::{Model, Tempered, TrainedClassifier};
 use crate::progress::Progress;
 use crate::rng::Seed;
-use crate::tensors::{argmax, labels};
+use crate::tensors::argmax;
 use crate::train::INFERENCE_BATCH;
 
 /// Points of a curve in the results.
@@ -64,7 +64,7 @@ pub struct AttackedSet {
 }
 
 impl AttackedSet {
-    /// Attacks every image of `set` on `classifier`.
+    /// Attacks every image of `set` on `classifier`; what an attack learns from many images, it learns from these.
     pub fn craft(
         classifier: &TrainedClassifier,
         attack: &AttackConfig,
@@ -72,17 +72,19 @@ impl AttackedSet {
         progress: &dyn Progress,
     ) -> Result<Self> {
         let model = Tempered(classifier);
-        let (built, device) = (attack.build(), model.device());
+        let (built, threat, device) = (attack.build(), attack.threat(), model.device());
         let indices: Vec<usize> = (0..set.len()).collect();
-        let mut batches = Vec::new();
-        for (done, chunk) in indices.chunks(ATTACK_BATCH).enumerate() {
+        let chunks: Vec<&[usize]> = indices.chunks(ATTACK_BATCH).collect();
+        let read = |chunk: usize| {
             progress.check()?;
-            let classes = set.labels(chunk);
-            let truth = labels(&classes, &device);
-            batches.push((
-                craft(built.as_ref(), &model, attack.threat(), set.batch(chunk, &device)?, truth)?,
-                classes,
-            ));
+            Ok((set.batch(chunks[chunk], &device)?, set.labels(chunks[chunk])))
+        };
+        let fitted = built.fit(&model, threat, &Batches { count: chunks.len(), read: &read })?;
+        let attack = fitted.as_deref().unwrap_or(&*built);
+        let mut batches = Vec::new();
+        for (done, chunk) in chunks.iter().enumerate() {
+            let (images, classes) = read(done)?;
+            batches.push((craft(attack, &model, threat, images, &classes)?, classes));
             progress.advance((done * ATTACK_BATCH + chunk.len()) as u64, set.len() as u64);
         }
         Ok(Self { batches })

@@ -754,7 +754,7 @@ impl Run<'_> {
 }
 
 fn is_poison_attack(attack: &AttackConfig, poison: &AttackConfig) -> bool {
-    attack.kind == poison.kind && attack.eps == poison.eps
+    attack.kind == poison.kind && attack.threat() == poison.threat()
 }
 
 fn curve_epoch((index, epoch): (usize, &Epoch)) -> ClassifierEpoch {

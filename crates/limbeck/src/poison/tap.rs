@@ -15,7 +15,8 @@ impl Poison for Tap {
         let classes = set.classes().len() as u32;
         let towards: Vec<u32> =
             indices.iter().map(|&index| (set.samples()[index].label + 1) % classes).collect();
-        let attack = TargetedIFgsm { step: config.attack.step, steps: config.attack.steps };
+        let (step, steps) = config.attack.walk();
+        let attack = TargetedIFgsm { step, steps };
         let crafted = craft_towards(
             set,
             indices,

@@ -68,13 +68,13 @@ fn a_target_that_the_set_has_not_is_refused() {
 #[test]
 fn a_targeted_attack_raises_the_probability_of_its_target() {
     use crate::attack::{TargetedIFgsm, ThreatModel, craft};
-    use crate::tensors::{labels, values};
+    use crate::tensors::values;
     let (set, model) = (blocks(8, 4, 4), surrogate());
     let images = set.batch(&[0, 1, 2, 3], &Device::flex()).expect("a batch");
     let targets = [3, 0, 1, 2];
     let attack = TargetedIFgsm { step: 0.01, steps: 10 };
-    let threat = ThreatModel { eps: 0.0314 };
-    let moved = craft(&attack, &model, threat, images.clone(), labels(&targets, &Device::flex()));
+    let threat = ThreatModel::linf(0.0314);
+    let moved = craft(&attack, &model, threat, images.clone(), &targets);
     let of = |images| {
         let probabilities = burn::tensor::activation::softmax(model.logits(images), 1);
         let rows = values(probabilities).expect("values");

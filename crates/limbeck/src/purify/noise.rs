@@ -40,7 +40,8 @@ impl Default for NoiseConfig {
     /// Adversarial pairs as in the paper, and the clean image with itself.
     fn default() -> Self {
         use crate::attack::AttackKind::{Fgsm, IFgsm};
-        let twin = |kind, eps: f64| AttackConfig { kind, eps, step: eps / 3.0, steps: 4 };
+        let twin =
+            |kind, eps: f64| AttackConfig { step: eps / 3.0, steps: 4, ..AttackConfig::linf(kind, eps) };
         Self {
             identity: 1.0,
             adversarial: 1.0,
@@ -53,7 +54,7 @@ impl Default for NoiseConfig {
                 twin(IFgsm, 0.01),
                 twin(IFgsm, 0.0157),
                 twin(IFgsm, 0.0314),
-                AttackConfig { kind: Fgsm, eps: 0.0157, step: 0.01, steps: 1 },
+                AttackConfig::linf(Fgsm, 0.0157),
             ],
         }
     }

@@ -1,0 +1,306 @@
+//! The table of attacks, and the settings that a config gives one.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::noise::Distribution;
+use super::{
+    Apgd, ApgdLoss, Attack, AutoAttack, CarliniWagner, Fab, Fgsm, IFgsm, MiFgsm, Noise, Norm, Pgd, Square,
+    ThreatModel, Universal,
+};
+use crate::error::{Error, Result};
+use crate::rng::Seed;
+
+/// Which attack, with which settings: one row of the table of attacks.
+///
+/// A setting that a family has no use for is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AttackConfig {
+    /// The family.
+    pub kind: AttackKind,
+    /// Radius in pixel units, in the norm; the paper's public code uses 0.01.
+    pub eps: f64,
+    /// How perturbations are measured.
+    #[serde(default)]
+    pub norm: Norm,
+    /// Step size in pixel units, for `carlini-wagner` the learning rate; 0 = the family's published value.
+    #[serde(default)]
+    pub step: f64,
+    /// Gradient steps, for each restart or search step; 0 = the family's published value.
+    #[serde(default)]
+    pub steps: usize,
+    /// Random starts or draws, of which each image keeps its worst (`pgd`, `apgd-*`, `fab-t`, `square`, noise; AutoAttack: 1).
+    #[serde(default = "default_restarts")]
+    pub restarts: usize,
+    /// Decay factor of the momentum (`mi-fgsm`; Dong 2018: 1).
+    #[serde(default = "default_decay")]
+    pub decay: f64,
+    /// Lead in logits that the wrong class must have (`carlini-wagner`; Carlini & Wagner 2017: 0 for the shortest perturbation).
+    #[serde(default)]
+    pub confidence: f64,
+    /// Values that are tried for the weight c (`carlini-wagner`; the authors' code: 9).
+    #[serde(default = "default_search_steps")]
+    pub search_steps: usize,
+    /// Most likely wrong classes that are aimed at, one by one (`apgd-t`, `fab-t`, `auto-attack`; Croce & Hein 2020: 9).
+    #[serde(default = "default_targets")]
+    pub targets: usize,
+    /// Questions to the model for each image (`square`, `auto-attack`; Croce & Hein 2020: 5000).
+    #[serde(default = "default_queries")]
+    pub queries: usize,
+    /// Root of the attack's random draws.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+fn default_restarts() -> usize {
+    1
+}
+
+fn default_decay() -> f64 {
+    1.0
+}
+
+fn default_search_steps() -> usize {
+    9
+}
+
+fn default_targets() -> usize {
+    9
+}
+
+fn default_queries() -> usize {
+    5000
+}
+
+impl Default for AttackConfig {
+    /// I-FGSM at eps 0.01 with its published settings, which are those of the authors' public code: step 0.01, 10 steps.
+    fn default() -> Self {
+        Self {
+            kind: AttackKind::IFgsm,
+            eps: 0.01,
+            norm: Norm::Linf,
+            step: 0.0,
+            steps: 0,
+            restarts: default_restarts(),
+            decay: default_decay(),
+            confidence: 0.0,
+            search_steps: default_search_steps(),
+            targets: default_targets(),
+            queries: default_queries(),
+            seed: 0,
+        }
+    }
+}
+
+/// The families of attacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AttackKind {
+    /// Fast gradient sign method (Goodfellow 2014).
+    Fgsm,
+    /// Iterative FGSM, also called BIM (Kurakin 2016).
+    IFgsm,
+    /// Projected gradient descent: I-FGSM from random starts (Madry 2018).
+    Pgd,
+    /// Momentum iterative FGSM (Dong 2018).
+    MiFgsm,
+    /// Auto-PGD on cross-entropy (Croce & Hein 2020).
+    ApgdCe,
+    /// Auto-PGD on the difference of logits ratio (Croce & Hein 2020).
+    ApgdDlr,
+    /// Auto-PGD towards the most likely wrong classes (Croce & Hein 2020).
+    ApgdT,
+    /// The shortest perturbation, in L2 (Carlini & Wagner 2017).
+    CarliniWagner,
+    /// The fast adaptive boundary attack towards the most likely wrong classes (Croce & Hein 2020).
+    FabT,
+    /// Random search that needs no gradient (Andriushchenko 2020).
+    Square,
+    /// AutoAttack in its standard version: `apgd-ce`, `apgd-t`, `fab-t` and `square` (Croce & Hein 2020).
+    AutoAttack,
+    /// One perturbation for all images (Moosavi-Dezfooli 2017; Shafahi 2020), learnt from the images that it is used on.
+    Universal,
+    /// Normally distributed noise.
+    GaussianNoise,
+    /// Noise from everywhere in the ball.
+    UniformNoise,
+}
+
+/// All attacks: listing one here tests it and offers it in configs.
+pub const TABLE: &[(AttackKind, &str)] = &[
+    (AttackKind::Fgsm, "fgsm"),
+    (AttackKind::IFgsm, "i-fgsm"),
+    (AttackKind::Pgd, "pgd"),
+    (AttackKind::MiFgsm, "mi-fgsm"),
+    (AttackKind::ApgdCe, "apgd-ce"),
+    (AttackKind::ApgdDlr, "apgd-dlr"),
+    (AttackKind::ApgdT, "apgd-t"),
+    (AttackKind::CarliniWagner, "carlini-wagner"),
+    (AttackKind::FabT, "fab-t"),
+    (AttackKind::Square, "square"),
+    (AttackKind::AutoAttack, "auto-attack"),
+    (AttackKind::Universal, "universal"),
+    (AttackKind::GaussianNoise, "gaussian-noise"),
+    (AttackKind::UniformNoise, "uniform-noise"),
+];
+
+impl AttackKind {
+    /// Name in configs and reports: `"i-fgsm"`.
+    pub fn name(self) -> &'static str {
+        TABLE
+            .iter()
+            .find(|(kind, _)| *kind == self)
+            .map(|(_, name)| *name)
+            .expect("every kind is in the table")
+    }
+
+    /// The norms that it is made for.
+    pub fn norms(self) -> &'static [Norm] {
+        match self {
+            Self::CarliniWagner => &[Norm::L2],
+            _ => &[Norm::Linf, Norm::L2],
+        }
+    }
+
+    /// Step size and number of steps where a config gives none.
+    fn published(self, threat: ThreatModel) -> (f64, usize) {
+        let steps = 10;
+        let walk = |scale: f64| (scale * threat.eps / steps as f64, steps);
+        match (self, threat.norm) {
+            // The authors' public code of the paper, in whose ball one step reaches the edge.
+            (Self::IFgsm, Norm::Linf) => (0.01, steps),
+            // Madry 2018, section 5.1: 2/255 at 8/255; their robustness library for L2: 2.5 eps / steps.
+            (Self::IFgsm | Self::Pgd, _) => walk(2.5),
+            // Dong 2018, section 4.1: eps / steps.
+            (Self::MiFgsm, _) => walk(1.0),
+            // Their code: a rate of 0.01; iterations as in CleverHans, their own 10,000 being days on a CPU.
+            (Self::CarliniWagner, _) => (0.01, 1000),
+            // Croce & Hein 2020, section 4; the first step is 2 eps in any case.
+            (Self::ApgdCe | Self::ApgdDlr | Self::ApgdT | Self::FabT | Self::AutoAttack, _) => {
+                (2.0 * threat.eps, 100)
+            }
+            // Shafahi 2020 give no step in units of eps: a quarter of it reaches the edge in a pass or two.
+            (Self::Universal, _) => walk(2.5),
+            (Self::Fgsm | Self::Square | Self::GaussianNoise | Self::UniformNoise, _) => (threat.eps, 1),
+        }
+    }
+}
+
+impl AttackConfig {
+    /// An attack on the L-infinity ball with its published settings.
+    pub fn linf(kind: AttackKind, eps: f64) -> Self {
+        Self { kind, eps, norm: Norm::Linf, ..Self::default() }
+    }
+
+    /// An attack on the L2 ball with its published settings.
+    pub fn l2(kind: AttackKind, eps: f64) -> Self {
+        Self { kind, eps, norm: Norm::L2, ..Self::default() }
+    }
+
+    /// Name in reports: `"i-fgsm"`.
+    pub fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    /// Name with its radius: `"i-fgsm eps 0.01"`, `"pgd L2 eps 0.5"`.
+    pub fn label(&self) -> String {
+        let norm = match self.norm {
+            Norm::Linf => "",
+            Norm::L2 => "L2 ",
+        };
+        format!("{} {norm}eps {}", self.name(), crate::text::number(self.eps))
+    }
+
+    /// The radius as a threat model.
+    pub fn threat(&self) -> ThreatModel {
+        ThreatModel { norm: self.norm, eps: self.eps }
+    }
+
+    /// Step size and number of steps, the published ones where none are set.
+    pub fn walk(&self) -> (f64, usize) {
+        let (step, steps) = self.kind.published(self.threat());
+        (if self.step == 0.0 { step } else { self.step }, if self.steps == 0 { steps } else { self.steps })
+    }
+
+    /// The attack itself.
+    pub fn build(&self) -> Box<dyn Attack> {
+        let (step, steps) = self.walk();
+        let Self { restarts, targets, queries, .. } = *self;
+        let seed = Seed::new(self.seed).child("attack");
+        let apgd = |loss| Box::new(Apgd { loss, steps, restarts, seed });
+        let noise = |distribution| Box::new(Noise { distribution, restarts, seed });
+        match self.kind {
+            AttackKind::Fgsm => Box::new(Fgsm),
+            AttackKind::IFgsm => Box::new(IFgsm { step, steps }),
+            AttackKind::Pgd => Box::new(Pgd { step, steps, restarts, seed }),
+            AttackKind::MiFgsm => Box::new(MiFgsm { step, steps, decay: self.decay }),
+            AttackKind::ApgdCe => apgd(ApgdLoss::CrossEntropy),
+            AttackKind::ApgdDlr => apgd(ApgdLoss::Dlr),
+            AttackKind::ApgdT => apgd(ApgdLoss::TargetedDlr { targets }),
+            AttackKind::FabT => Box::new(Fab { steps, targets, restarts, seed }),
+            AttackKind::Square => Box::new(Square { queries, restarts, seed }),
+            AttackKind::AutoAttack => {
+                Box::new(AutoAttack { steps, targets, queries, restarts, seed }.ensemble())
+            }
+            AttackKind::CarliniWagner => Box::new(CarliniWagner {
+                confidence: self.confidence,
+                search_steps: self.search_steps,
+                steps,
+                learning_rate: step,
+            }),
+            AttackKind::Universal => Box::new(Universal { step, passes: steps }),
+            AttackKind::GaussianNoise => noise(Distribution::Gaussian),
+            AttackKind::UniformNoise => noise(Distribution::Uniform),
+        }
+    }
+
+    /// Refuses settings that are not finite or out of range; `key` names the table in the config.
+    pub fn check(&self, key: &str) -> Result<()> {
+        if !self.kind.norms().contains(&self.norm) {
+            let found = format!("{:?} for {}", self.norm, self.name());
+            return Err(Error::config(
+                format!("{key}.norm"),
+                found,
+                format!("one of {:?}", self.kind.norms()),
+            ));
+        }
+        // The L2 norm of the whole pixel box is √pixels: 1000 is that of an image of 577x577.
+        let (most, radius) = match self.norm {
+            Norm::Linf => (1.0, "a radius in [0, 1] pixel units (8/255 = 0.0314)"),
+            Norm::L2 => (1000.0, "an L2 radius in [0, 1000] pixel units (0.5 is usual for images of 32x32)"),
+        };
+        if !(0.0..=most).contains(&self.eps) {
+            return Err(Error::config(format!("{key}.eps"), self.eps, radius));
+        }
+        if !(0.0..=most).contains(&self.step) {
+            let expected = format!("a step size in (0, {most}], or 0 for the published one");
+            return Err(Error::config(format!("{key}.step"), self.step, expected));
+        }
+        if self.steps > 100_000 {
+            let expected = "1 to 100000 steps, or 0 for the published number";
+            return Err(Error::config(format!("{key}.steps"), self.steps, expected));
+        }
+        if !(1..=1000).contains(&self.restarts) {
+            return Err(Error::config(format!("{key}.restarts"), self.restarts, "1 to 1000 restarts"));
+        }
+        if !(0.0..=1000.0).contains(&self.decay) {
+            return Err(Error::config(format!("{key}.decay"), self.decay, "a factor in [0, 1000]"));
+        }
+        if !(0.0..=1e6).contains(&self.confidence) {
+            let expected = "a lead in logits in [0, 1000000]";
+            return Err(Error::config(format!("{key}.confidence"), self.confidence, expected));
+        }
+        if !(1..=100).contains(&self.search_steps) {
+            let expected = "1 to 100 search steps";
+            return Err(Error::config(format!("{key}.search_steps"), self.search_steps, expected));
+        }
+        if !(1..=10_000).contains(&self.targets) {
+            return Err(Error::config(format!("{key}.targets"), self.targets, "1 to 10000 classes"));
+        }
+        if !(1..=1_000_000).contains(&self.queries) {
+            return Err(Error::config(format!("{key}.queries"), self.queries, "1 to 1000000 questions"));
+        }
+        Ok(())
+    }
+}
