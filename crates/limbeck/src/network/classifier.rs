@@ -214,6 +214,13 @@ impl TrainedClassifier {
         self.network.features(images)
     }
 
+    /// Features `[batch, features]` and logits `[batch, classes]` of one run of the network.
+    pub fn features_and_logits(&self, images: Tensor<4>) -> (Tensor<2>, Tensor<2>) {
+        let features = self.network.features(images);
+        let logits = self.network.head(features.clone(), |features| features);
+        (features, logits)
+    }
+
     /// Logits `[batch, classes]` of `passes` Monte Carlo dropout passes (Gal & Ghahramani 2016) over one run of the trunk.
     ///
     /// Each pass is one thinned network, drawn from `seed` and the same for every image: an answer depends on its image alone,

@@ -10,7 +10,7 @@ use super::scores::{Defence, ScoreKind, Scored, columns, score_all};
 use super::threshold::{CalibrationScores, Rule, Threshold};
 use super::verdict::Verdict;
 use crate::craft::quantise;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Sample};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::tensors::values;
@@ -104,8 +104,8 @@ pub fn judge(
         calibration.iter().map(|scores| Threshold::infer(scores, config.rule)).collect::<Result<Vec<_>>>()?;
     progress.task("scoring the audited images", "images");
     let mut scored = score_all(audited, defence, progress)?;
-    for image in &mut scored {
-        image.scores.push(mixture.of(&image.scores));
+    for (image, sample) in scored.iter_mut().zip(audited.samples()) {
+        image.scores.push(mixture.of(&image.scores, sample.label));
     }
     let decisive = config.score.position();
     let reference = &calibration[decisive];
@@ -120,7 +120,7 @@ pub fn judge(
             let threshold = &by_class[sample.label as usize];
             let suspicion = scored.scores[decisive];
             let culprit = match config.score {
-                ScoreKind::Mixture => mixture.culprit(&scored.scores),
+                ScoreKind::Mixture => mixture.culprit(&scored.scores, sample.label),
                 kind => kind,
             };
             let flagged = threshold.flags(suspicion).then_some(culprit);
@@ -172,8 +172,10 @@ fn calibrated(
 ) -> Result<(Mixture, Vec<Vec<f64>>)> {
     let scored = score_all(trusted, defence, progress)?;
     let mut columns = columns(&scored);
-    let mixture = Mixture::fit(&columns)?;
-    columns.push(scored.iter().map(|image| mixture.of_calibration(&image.scores)).collect());
+    let labels: Vec<u32> = trusted.samples().iter().map(|sample| sample.label).collect();
+    let mixture = Mixture::fit(&columns, &labels)?;
+    let of_trusted = |(image, label): (&Scored, &u32)| mixture.of_trusted(&image.scores, *label);
+    columns.push(scored.iter().zip(&labels).map(of_trusted).collect());
     Ok((mixture, columns))
 }
 
@@ -193,7 +195,8 @@ impl<'a> Scorer<'a> {
     pub fn score(&self, set: &Dataset, progress: &dyn Progress) -> Result<Vec<Vec<f64>>> {
         let scored = score_all(set, &self.defence, progress)?;
         let mut columns = columns(&scored);
-        columns.push(scored.iter().map(|image| self.mixture.of(&image.scores)).collect());
+        let of = |(image, sample): (&Scored, &Sample)| self.mixture.of(&image.scores, sample.label);
+        columns.push(scored.iter().zip(set.samples()).map(of).collect());
         Ok(columns)
     }
 }

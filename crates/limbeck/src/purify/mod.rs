@@ -20,7 +20,7 @@ pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, Scorer, judge, purified_
 pub use label_model::{LabelModelConfig, train_label_model};
 pub use ledger::{Ledger, LedgerRow};
 pub use noise::NoiseConfig;
-pub use scores::{Defence, Score, ScoreKind, Shown, TABLE};
+pub use scores::{Defence, Reading, Score, ScoreKind, Shown, TABLE};
 pub use suspicious::{flagged_by_rank, write_suspicious_csv, write_suspicious_json};
 pub use threshold::{CalibrationScores, Rule, Threshold};
 pub use verdict::Verdict;

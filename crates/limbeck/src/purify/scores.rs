@@ -1,7 +1,7 @@
 //! Suspicion scores: one number an image, larger = more suspicious.
 
 use burn::tensor::Tensor;
-use burn::tensor::activation::{log_softmax, softmax};
+use burn::tensor::activation::log_softmax;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,22 @@ pub struct Defence<'a> {
     pub kl_temperature: f64,
 }
 
+/// What the defender's classifier makes of a batch.
+#[derive(Clone)]
+pub struct Reading {
+    /// In front of the head, `[batch, features]`.
+    pub features: Tensor<2>,
+    /// `[batch, classes]`.
+    pub logits: Tensor<2>,
+}
+
+impl Reading {
+    fn of(classifier: &TrainedClassifier, images: Tensor<4>) -> Self {
+        let (features, logits) = classifier.features_and_logits(images);
+        Self { features, logits }
+    }
+}
+
 /// A batch that is scored.
 #[derive(Clone)]
 pub struct Shown<'a> {
@@ -34,6 +50,19 @@ pub struct Shown<'a> {
     pub labels: &'a [u32],
     /// What the autoencoder makes of the images.
     pub denoised: Denoised,
+    /// What the classifier makes of the images.
+    pub read: Reading,
+    /// What the classifier makes of the reconstructions.
+    pub restored: Reading,
+}
+
+impl<'a> Shown<'a> {
+    /// Lets the defender's classifier read a batch and its reconstructions.
+    pub fn new(defence: &Defence<'_>, images: Tensor<4>, labels: &'a [u32], denoised: Denoised) -> Self {
+        let read = Reading::of(defence.classifier, images.clone());
+        let restored = Reading::of(defence.classifier, denoised.reconstructions.clone());
+        Self { images, labels, denoised, read, restored }
+    }
 }
 
 /// A score of a batch of images; returns `[batch]`.
@@ -42,16 +71,39 @@ pub trait Score: Sync {
     fn score(&self, defence: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1>;
 }
 
+/// (x − D(x))² by pixel and channel, `[batch, 3 h w]`.
+fn squared_errors(shown: &Shown<'_>) -> Tensor<2> {
+    (shown.images.clone() - shown.denoised.reconstructions.clone()).square().flatten(1, 3)
+}
+
+/// KL(softmax(first) ‖ softmax(second)) of each row, in nats.
+fn divergence(first: Tensor<2>, second: Tensor<2>) -> Tensor<1> {
+    let [p, q] = [log_softmax(first, 1), log_softmax(second, 1)];
+    (p.clone().exp() * (p - q)).sum_dim(1).flatten(0, 1)
+}
+
 /// Mean over pixels of (x − D(x))², the paper's reconstruction error.
 struct MeanSquaredError;
 
 impl Score for MeanSquaredError {
     fn score(&self, _: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
-        (shown.images.clone() - shown.denoised.reconstructions.clone())
-            .square()
-            .flatten::<2>(1, 3)
-            .mean_dim(1)
-            .flatten(0, 1)
+        squared_errors(shown).mean_dim(1).flatten(0, 1)
+    }
+}
+
+/// Mean of the largest part of (x − D(x))² (alibi-detect's OutlierAE, `outlier_perc`): what is confined to a few pixels, as a patch is.
+struct TopError;
+
+impl TopError {
+    /// One pixel in a hundred: a patch of 3 x 3 on 32 x 32.
+    const SHARE: f64 = 0.01;
+}
+
+impl Score for TopError {
+    fn score(&self, _: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
+        let errors = squared_errors(shown);
+        let most = ((errors.dims()[1] as f64 * Self::SHARE).round() as usize).max(1);
+        errors.topk(most, 1).mean_dim(1).flatten(0, 1)
     }
 }
 
@@ -60,9 +112,35 @@ struct KullbackLeibler;
 
 impl Score for KullbackLeibler {
     fn score(&self, defence: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
-        let scaled = defence.classifier.logits(shown.images.clone()).div_scalar(defence.kl_temperature);
-        let second = log_softmax(defence.classifier.logits(shown.denoised.reconstructions.clone()), 1);
-        (softmax(scaled.clone(), 1) * (log_softmax(scaled, 1) - second)).sum_dim(1).flatten(0, 1)
+        let scaled = shown.read.logits.clone().div_scalar(defence.kl_temperature);
+        divergence(scaled, shown.restored.logits.clone())
+    }
+}
+
+/// The same divergence between the softmax of a hidden layer, here the features in front of the head (Vacanti & Van Looveren 2020, section 3.3).
+struct HiddenDivergence;
+
+impl Score for HiddenDivergence {
+    fn score(&self, _: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
+        divergence(shown.read.features.clone(), shown.restored.features.clone())
+    }
+}
+
+/// JSD(softmax(z(x)/T), softmax(z(D(x))/T)) at the larger of MagNet's two temperatures (Meng & Chen 2017, section 4.2.2: T = 10 and 40).
+struct JensenShannon;
+
+impl JensenShannon {
+    const TEMPERATURE: f64 = 40.0;
+}
+
+impl Score for JensenShannon {
+    fn score(&self, _: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
+        let [p, q] = [&shown.read, &shown.restored]
+            .map(|reading| log_softmax(reading.logits.clone().div_scalar(Self::TEMPERATURE), 1));
+        // The floor is far below what single precision tells from 0 in a sum of probabilities, and keeps 0 ln 0 at 0.
+        let middle = (p.clone().exp() + q.clone().exp()).div_scalar(2.0).add_scalar(1e-30).log();
+        let half = |p: Tensor<2>| (p.clone().exp() * (p - middle.clone())).sum_dim(1);
+        (half(p) + half(q)).div_scalar(2.0).flatten(0, 1)
     }
 }
 
@@ -100,8 +178,14 @@ impl Score for WrongLabel {
 pub enum ScoreKind {
     /// Mean squared reconstruction error.
     Mse,
+    /// Mean of the largest hundredth of the squared errors.
+    TopError,
     /// Kullback-Leibler divergence between the answers to the image and to its reconstruction.
     Kl,
+    /// The same divergence on the classifier's features.
+    HiddenKl,
+    /// Jensen-Shannon divergence between the same answers at temperature 40.
+    Jsd,
     /// Log-odds of the detection head on the autoencoder's trunk.
     Head,
     /// How much surer the label model is of another class than of the label.
@@ -113,7 +197,10 @@ pub enum ScoreKind {
 /// All scores: listing one here computes it, writes it to the ledger and measures it.
 pub const TABLE: &[(ScoreKind, &str, &dyn Score)] = &[
     (ScoreKind::Mse, "mse", &MeanSquaredError),
+    (ScoreKind::TopError, "top-error", &TopError),
     (ScoreKind::Kl, "kl", &KullbackLeibler),
+    (ScoreKind::HiddenKl, "hidden-kl", &HiddenDivergence),
+    (ScoreKind::Jsd, "jsd", &JensenShannon),
     (ScoreKind::Head, "head", &DetectionHead),
     (ScoreKind::Label, "label", &WrongLabel),
 ];
@@ -160,14 +247,14 @@ pub(super) fn score_all(
         progress.check()?;
         let images = set.batch(chunk, device)?;
         let (denoised, labels) = (defence.autoencoder.denoise(images.clone()), set.labels(chunk));
-        let shown = Shown { images, labels: &labels, denoised };
+        let shown = Shown::new(defence, images, &labels, denoised);
         let columns = TABLE
             .iter()
             .map(|(_, _, score)| values(score.score(defence, &shown)))
             .collect::<Result<Vec<_>>>()?;
         let read = |model: &TrainedClassifier| argmax(model.logits(shown.images.clone()));
         let classes = defence.label_model.map(read).transpose()?;
-        let restored = argmax(defence.classifier.logits(shown.denoised.reconstructions))?;
+        let restored = argmax(shown.restored.logits)?;
         scored.extend((0..chunk.len()).map(|row| Scored {
             scores: columns.iter().map(|column| f64::from(column[row])).collect(),
             restored_answer: restored[row],

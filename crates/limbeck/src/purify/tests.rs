@@ -34,9 +34,11 @@ impl Networks {
     }
 }
 
-fn shown(images: Tensor<4>, reconstructions: Tensor<4>) -> Shown<'static> {
-    let logits = Tensor::zeros([reconstructions.dims()[0]], &reconstructions.device());
-    Shown { images, labels: &[0; 3], denoised: Denoised { reconstructions, logits } }
+impl Networks {
+    fn shown(&self, images: Tensor<4>, reconstructions: Tensor<4>) -> Shown<'static> {
+        let logits = Tensor::zeros([reconstructions.dims()[0]], &reconstructions.device());
+        Shown::new(&self.defence(), images, &[0; 3], Denoised { reconstructions, logits })
+    }
 }
 
 #[test]
@@ -46,7 +48,7 @@ fn the_label_score_is_the_margin_of_the_best_other_class_over_the_label() {
     let rows = values(networks.classifier.logits(images.clone())).expect("values");
     let (_, _, score) = TABLE[ScoreKind::Label.position()];
     let labels = [2, 0, 3];
-    let shown = Shown { labels: &labels, ..shown(images.clone(), images) };
+    let shown = Shown { labels: &labels, ..networks.shown(images.clone(), images) };
     let found = values(score.score(&networks.defence(), &shown)).expect("values");
     for ((row, label), found) in rows.chunks_exact(4).zip(labels).zip(found) {
         let others = (0..4).filter(|&class| class != label).map(|class| row[class as usize]);
@@ -70,10 +72,12 @@ fn every_score_of_an_image_that_is_its_own_reconstruction_is_zero_and_of_another
     let networks = networks();
     let (images, others) = (uniform([3, 3, 8, 8], 0.0, 1.0, 1), uniform([3, 3, 8, 8], 0.0, 1.0, 2));
     // Detection head and label model do not look at the reconstruction.
-    let of_reconstruction = [ScoreKind::Mse, ScoreKind::Kl];
+    let of_reconstruction =
+        [ScoreKind::Mse, ScoreKind::TopError, ScoreKind::Kl, ScoreKind::HiddenKl, ScoreKind::Jsd];
     for (_, name, score) in TABLE.iter().filter(|(kind, ..)| of_reconstruction.contains(kind)) {
         let of = |reconstructions| {
-            values(score.score(&networks.defence(), &shown(images.clone(), reconstructions))).expect("values")
+            values(score.score(&networks.defence(), &networks.shown(images.clone(), reconstructions)))
+                .expect("values")
         };
         assert!(of(images.clone()).iter().all(|value| value.abs() < 1e-6), "{name}");
         assert!(of(others.clone()).iter().all(|value| *value > 1e-6), "{name}: {:?}", of(others.clone()));
@@ -91,8 +95,31 @@ fn mse_is_the_mean_square_over_pixels_of_each_image() {
     let moved = burn::tensor::Tensor::cat(vec![first, second], 0);
     let networks = networks();
     let (_, _, score) = TABLE[ScoreKind::Mse.position()];
-    let found = values(score.score(&networks.defence(), &shown(images, moved))).expect("values");
+    let found = values(score.score(&networks.defence(), &networks.shown(images, moved))).expect("values");
     assert!((found[0] - 0.01).abs() < 1e-6 && (found[1] - 0.04 / 3.0).abs() < 1e-6, "{found:?}");
+}
+
+#[test]
+fn the_top_error_is_that_of_the_worst_pixels_and_the_jensen_shannon_divergence_is_at_most_ln_2() {
+    // Of 3 x 8 x 8 values a hundredth is two: one off by 0.3, one by 0.1.
+    let images = uniform([1, 3, 8, 8], 0.3, 0.6, 3);
+    let mut pixels = values(images.clone()).expect("values");
+    pixels[5] += 0.3;
+    pixels[100] -= 0.1;
+    let moved = crate::tensors::images(pixels, [1, 3, 8, 8], &Device::flex());
+    let networks = networks();
+    let of = |kind: ScoreKind, shown: &Shown<'_>| {
+        values(TABLE[kind.position()].2.score(&networks.defence(), shown)).expect("values")[0]
+    };
+    let mut shown = networks.shown(images, moved);
+    assert!((of(ScoreKind::TopError, &shown) - 0.05).abs() < 1e-6, "(0.09 + 0.01) / 2");
+    let sure = |class: usize| {
+        let logits = (0..4).map(|other| if other == class { 4000.0 } else { 0.0 }).collect::<Vec<f32>>();
+        Tensor::<1>::from_floats(logits.as_slice(), &Device::flex()).reshape([1, 4])
+    };
+    (shown.read.logits, shown.restored.logits) = (sure(1), sure(2));
+    let most = of(ScoreKind::Jsd, &shown);
+    assert!((most - std::f32::consts::LN_2).abs() < 1e-5, "{most}");
 }
 
 #[test]

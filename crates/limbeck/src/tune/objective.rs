@@ -192,7 +192,7 @@ impl Yardstick<'_> {
             let mut scores = Vec::with_capacity(set.len());
             self.batches(network, set, |chunk, images, denoised| {
                 let labels = set.labels(chunk);
-                let found = score.score(&defence, &Shown { images, labels: &labels, denoised });
+                let found = score.score(&defence, &Shown::new(&defence, images, &labels, denoised));
                 scores.extend(values(found)?.into_iter().map(f64::from));
                 Ok(())
             })?;
