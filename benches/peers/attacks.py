@@ -27,6 +27,9 @@ warnings.filterwarnings("ignore")
 BATCH = 128
 LOGITS_AGREE = 1e-4
 
+# Attacks whose one random start decides on some images: several seeds, and their mean.
+DRAWN = ("pgd", "gaussian-noise", "uniform-noise")
+
 
 def main():
     options = command_line().parse_args()
@@ -57,7 +60,9 @@ def command_line():
     parser.add_argument("--linf", type=float, default=2 / 255, help="L-infinity radius (default: 2/255)")
     parser.add_argument("--l2", type=float, default=0.25, help="L2 radius (default: 0.25)")
     parser.add_argument("--attack", action="append", help="only attacks whose name has this in it; may be given more than once")
+    parser.add_argument("--peer", action="append", help="only these programs; may be given more than once")
     parser.add_argument("--slack", type=float, default=0.5, help="points by which a peer may be stronger (default: 0.5)")
+    parser.add_argument("--seeds", type=int, default=8, help="seeds for PGD and noise, of which the mean counts (default: 8)")
     parser.add_argument("--threads", type=int, default=2)
     return parser
 
@@ -115,31 +120,39 @@ class Limbeck:
 def weak(name, runs, ours, model, images, labels, options):
     """Runs one attack in every program, prints the rows, and says whether limbeck's is the weaker."""
     config, peers = runs
-    found = ours.ask(config)
-    right, lengths = torch.tensor(found["right"]), torch.tensor(found["l2"])
-    robust = {"limbeck": show(name, "limbeck", right, lengths, found["seconds"])}
+    seeds = range(options.seeds if config["kind"] in DRAWN else 1)
+    found = [ours.ask({**config, "seed": seed}) for seed in seeds]
+    robust = {"limbeck": show(name, "limbeck", [(run["right"], run["l2"], run["seconds"]) for run in found])}
     for program, build in peers.items():
-        torch.manual_seed(0)
-        np.random.seed(0)
-        start = time.perf_counter()
-        try:
-            attack = build(model)
-            attacked = torch.cat([attack(*batch) for batch in zip(images.split(BATCH), labels.split(BATCH))])
-        except Exception as error:  # A peer that fails is a row of the table, not the end of it.
-            print(f"{name:22} {program:13} failed: {type(error).__name__}: {str(error)[:80]}", flush=True)
+        if options.peer and program not in options.peer:
             continue
-        seconds = time.perf_counter() - start
-        attacked = project(config, images, attacked.detach().float())
-        right = answers(model, attacked) == labels
-        robust[program] = show(name, program, right, (attacked - images).flatten(1).norm(dim=1), seconds)
+        runs = []
+        try:
+            for seed in seeds:
+                torch.manual_seed(seed)
+                np.random.seed(seed)
+                start = time.perf_counter()
+                attack = build(model)
+                attacked = torch.cat([attack(*batch) for batch in zip(images.split(BATCH), labels.split(BATCH))])
+                seconds = time.perf_counter() - start
+                attacked = project(config, images, attacked.detach().float())
+                lengths = (attacked - images).flatten(1).norm(dim=1)
+                runs.append((answers(model, attacked) == labels, lengths, seconds))
+        except Exception as error:  # A peer that fails is a row of the table, not the end of it.
+            print(f"{name:20} {program:13} failed: {type(error).__name__}: {str(error)[:80]}", flush=True)
+            continue
+        robust[program] = show(name, program, runs)
     return any(robust["limbeck"] > share + options.slack for share in robust.values())
 
 
-def show(name, program, right, lengths, seconds):
+def show(name, program, runs):
+    """Prints the means over the runs of one program; gives the robust accuracy in percent."""
+    right, lengths = (torch.cat([torch.as_tensor(run[part]) for run in runs]) for part in (0, 1))
+    seconds = sum(run[2] for run in runs) / len(runs)
     share = 100 * right.float().mean().item()
     fooled = lengths[~right]
     length = f"{fooled.mean():.4f}" if len(fooled) else "-"
-    print(f"{name:22} {program:13} robust {share:6.2f} %   L2 {length:>7}   {seconds:7.1f} s", flush=True)
+    print(f"{name:20} {program:13} robust {share:6.2f} %   L2 {length:>7}   {seconds:7.1f} s", flush=True)
     return share
 
 

@@ -284,6 +284,13 @@ fn nothing_that_is_there_is_written_over() {
 }
 
 #[test]
+fn an_attack_without_the_norm_that_it_is_made_for_is_refused_by_its_key() {
+    let workshop = Workshop::new();
+    let refused = workshop.limbeck(&["poison", "sample", "--out", "copy", "--attack", "carlini-wagner"]);
+    refused.is_refused(1, &["`poison.plan.attack.norm`", "carlini-wagner", "L2"]);
+}
+
+#[test]
 fn a_poisoned_share_beyond_all_images_is_refused_by_its_key() {
     let workshop = Workshop::new();
     workshop.set(&["cat", "dog"]);

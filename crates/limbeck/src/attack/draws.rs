@@ -62,6 +62,19 @@ impl Draws {
         }
     }
 
+    /// Perturbations to start from: anywhere in the L-infinity ball; in the L2 ball in any direction, each length as likely.
+    ///
+    /// Nearly all of a ball of many dimensions lies at its surface, and starts from there were measured to be weaker.
+    pub(super) fn start(&mut self, threat: ThreatModel) -> Tensor<4> {
+        match threat.norm {
+            Norm::Linf => self.in_ball(threat),
+            Norm::L2 => self.each(|rng, image| {
+                normal(rng, image);
+                scale_to(image, rng.random::<f64>() * threat.eps);
+            }),
+        }
+    }
+
     /// Perturbations of L2 norm `length`, each direction as likely.
     pub(super) fn of_length(&mut self, length: f64) -> Tensor<4> {
         self.each(|rng, image| {

@@ -21,6 +21,9 @@ impl Logits {
 
     fn read(logits: Tensor<2>, labels: &[u32]) -> Result<Self> {
         let [_, classes] = logits.dims();
+        if classes < 2 {
+            return Err(Error::input("attack", format!("a model of {classes} classes"), "two or more"));
+        }
         if let Some(label) = labels.iter().find(|label| **label as usize >= classes) {
             return Err(Error::input(
                 "attack",

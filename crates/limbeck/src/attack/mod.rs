@@ -110,6 +110,9 @@ pub fn craft(
             "one label for each image",
         ));
     }
+    if labels.is_empty() {
+        return Ok(images);
+    }
     let proposal = attack.propose(model, threat, images.clone(), labels)?;
     Ok(threat.project(&images, proposal))
 }

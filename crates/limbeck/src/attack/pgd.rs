@@ -32,7 +32,7 @@ impl Attack for Pgd {
         labels: &[u32],
     ) -> Result<Tensor<4>> {
         restarted(self.restarts, model, &images, labels, |restart, images, labels| {
-            let noise = Draws::new(self.seed.step(restart), "pgd", images)?.in_ball(threat);
+            let noise = Draws::new(self.seed.step(restart), "pgd", images)?.start(threat);
             let start = threat.project(images, images.clone() + noise);
             steepest_steps(self.step, self.steps, model, threat, images, start, labels)
         })

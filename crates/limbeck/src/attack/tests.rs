@@ -366,6 +366,27 @@ fn labels_that_do_not_fit_images_or_model_are_refused() {
 }
 
 #[test]
+fn no_images_are_attacked_to_no_images() {
+    for config in every_attack(0.03) {
+        let none =
+            run(&config, &classifier(Architecture::Vgg), &Tensor::zeros([0, 3, 8, 8], &Device::flex()), &[]);
+        assert_eq!(none.dims(), [0, 3, 8, 8], "{}", config.label());
+    }
+}
+
+#[test]
+fn a_ratio_of_logits_that_the_model_is_too_small_for_is_refused() {
+    let images = uniform([1, 3, 8, 8], 0.1, 1.0, 7);
+    let model = LinearModel(uniform([1, 3, 8, 8], 0.0, 1.0, 5));
+    for (kind, expected) in [(AttackKind::ApgdDlr, "3 classes"), (AttackKind::ApgdT, "4 classes")] {
+        let config = AttackConfig::linf(kind, 0.01);
+        let refusal = craft(&*config.build(), &model, config.threat(), images.clone(), &[1]);
+        let message = refusal.expect_err("two classes").to_string();
+        assert!(message.contains("2 classes") && message.contains(expected), "{message}");
+    }
+}
+
+#[test]
 fn a_model_whose_logits_are_not_finite_is_reported() {
     let model = LinearModel(Tensor::full([1, 3, 8, 8], f32::INFINITY, &Device::flex()));
     let images = uniform([1, 3, 8, 8], 0.1, 1.0, 7);
