@@ -82,7 +82,7 @@ impl Split {
     /// and at least one group if there are enough: a class of two groups or more is in training
     /// and calibration, one of three or more in test too. A group of several labels counts for its
     /// most frequent one. Of the images of training and calibration the trusted fraction is then
-    /// taken, at least [`LEAST_TRUSTED`] of a class that has five times as many.
+    /// taken, at least four of a class that has five times as many.
     ///
     /// # Errors
     /// [`Error::Config`] for fractions that are not in `[0, 1)` or leave nothing for training;
@@ -133,18 +133,21 @@ impl Split {
         for side in [&mut self.train, &mut self.calibration] {
             side.sort_unstable_by_key(|&index| (&samples[index].path, samples[index].id));
         }
-        let images = self.train.len() + self.calibration.len();
-        if fraction == 0.0 {
+        // A side keeps its only image.
+        let sides = [&mut self.train, &mut self.calibration].into_iter().filter(|side| side.len() > 1);
+        let sides: Vec<&mut Vec<usize>> = sides.collect();
+        let images: usize = sides.iter().map(|side| side.len()).sum();
+        if fraction == 0.0 || images == 0 {
             return;
         }
         let least = if images >= 5 * LEAST_TRUSTED { LEAST_TRUSTED } else { 1 };
         let count = ((fraction * images as f64).round() as usize).max(least);
         let mut chosen = vec![false; images];
-        for position in index::sample(rng, images, count.min(images.saturating_sub(1))) {
+        for position in index::sample(rng, images, count.min(images - 1)) {
             chosen[position] = true;
         }
         let mut chosen = chosen.into_iter();
-        for side in [&mut self.train, &mut self.calibration] {
+        for side in sides {
             let (trusted, rest) =
                 side.drain(..).partition::<Vec<_>, _>(|_| chosen.next().unwrap_or_default());
             self.trusted.extend(trusted);
