@@ -24,6 +24,8 @@ fn config() -> RunConfig {
         "label_model.agreement=0",
         "label_model.width=4",
         "label_model.first_epochs=1",
+        "label_model.folds=2",
+        "label_model.least_steps=0",
         "label_model.train.epochs=1",
         "dae.width=4",
         "dae.train.epochs=1",

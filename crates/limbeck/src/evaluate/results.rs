@@ -267,7 +267,7 @@ pub struct DaeEpoch {
     pub train_loss: f64,
     /// Loss on the trusted images.
     pub validation_loss: f64,
-    /// Mean reconstruction error on clean calibration images.
+    /// Mean reconstruction error on clean trusted images.
     pub reconstruction_error: f64,
 }
 

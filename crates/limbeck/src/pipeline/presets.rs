@@ -146,10 +146,12 @@ fn gtsrb() -> RunConfig {
             enabled: true,
             width: 16,
             rounds: 2,
+            folds: 4,
             agreement: 0.5,
             contradiction: 1.5,
             first_epochs: 80,
             train: classifier_training(4, 64, 0.003, SIGNS),
+            least_steps: 1600,
         },
         purify: PurifyConfig {
             score: ScoreKind::Mixture,
@@ -190,9 +192,10 @@ fn sample() -> RunConfig {
     config.classifier.train = classifier_training(15, 32, 0.004, SIGNS);
     // A twentieth of so small a set would be two images a class.
     config.data.split.trusted = 0.15;
-    config.data.split.calibration = 0.1;
     config.label_model.width = 12;
-    config.label_model.first_epochs = 40;
+    config.label_model.first_epochs = 100;
+    config.label_model.folds = 2;
+    config.label_model.least_steps = 800;
     config.label_model.train = classifier_training(8, 32, 0.004, SIGNS);
     config.dae.width = 8;
     // At a rate of 0.01 one of three trainings stayed the identity and found nothing.

@@ -98,13 +98,26 @@ impl Sets {
     /// # Errors
     /// As [`Dataset::joined`].
     pub fn with_trusted(&self, filtered: &Dataset) -> Result<Dataset> {
-        let apart: Vec<usize> = (0..self.trusted.len())
-            .filter(|&index| {
-                let group = &self.trusted.samples()[index].group;
-                group.as_ref().is_none_or(|group| !self.held_out_groups.contains(group))
-            })
-            .collect();
-        filtered.joined(&self.trusted.subset(&apart))
+        filtered.joined(&self.trusted_of(false))
+    }
+
+    /// What a classifier is calibrated on when `filtered`, a part of the held-out images, is left of them: the trusted images of the same groups beside it.
+    ///
+    /// # Errors
+    /// As [`Dataset::joined`].
+    pub fn with_held_out_trusted(&self, filtered: &Dataset) -> Result<Dataset> {
+        filtered.joined(&self.trusted_of(true))
+    }
+
+    /// The trusted images of held-out groups, or all others.
+    fn trusted_of(&self, held_out: bool) -> Dataset {
+        let is_held_out = |index: &usize| {
+            let group = &self.trusted.samples()[*index].group;
+            group.as_ref().is_some_and(|group| self.held_out_groups.contains(group))
+        };
+        let wanted: Vec<usize> =
+            (0..self.trusted.len()).filter(|index| is_held_out(index) == held_out).collect();
+        self.trusted.subset(&wanted)
     }
 
     /// Hash over everything that was read.

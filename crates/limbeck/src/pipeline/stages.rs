@@ -27,8 +27,8 @@ use crate::evaluate::{
 use crate::network::{TrainedAutoencoder, TrainedClassifier};
 use crate::poison::{PoisonedSet, TruthManifest, poison};
 use crate::purify::{
-    Defence, Judgement, Ledger, NoiseConfig, ScoreKind, Scorer, Threshold, Twins, Verdict, craft_twins,
-    judge, purified_set, train_autoencoder, train_label_model,
+    Defence, Judgement, LabelModel, Ledger, NoiseConfig, ScoreKind, Scorer, Threshold, Twins, Verdict,
+    craft_twins, judge, purified_set, train_autoencoder, train_label_model,
 };
 use crate::train::{Epoch, Targets, TrainConfig, train_classifier};
 
@@ -56,7 +56,7 @@ pub(super) struct Poison {
 pub(super) struct Networks {
     pub(super) undefended: Made<Trained<TrainedClassifier>>,
     pub(super) dae: Made<Trained<TrainedAutoencoder>>,
-    pub(super) label_model: Made<Option<TrainedClassifier>>,
+    pub(super) label_model: Made<Option<LabelModel>>,
 }
 
 /// The judged set.
@@ -72,7 +72,7 @@ pub(super) struct Audit {
 pub(super) struct Purified {
     /// What is left of the fitted images, and trusted ones.
     pub(super) train: Dataset,
-    /// Held-out images that were kept.
+    /// Held-out images that were kept, and trusted ones of the same groups.
     pub(super) calibration: Dataset,
     pub(super) key: String,
 }
@@ -82,7 +82,7 @@ impl Purified {
     pub(super) fn nothing(sets: &Sets) -> Result<Self> {
         Ok(Self {
             train: sets.with_trusted(&sets.train.subset(&sets.fitted))?,
-            calibration: sets.train.subset(&sets.held_out),
+            calibration: sets.with_held_out_trusted(&sets.train.subset(&sets.held_out))?,
             key: sets.content_hash(),
         })
     }
@@ -259,15 +259,15 @@ impl Run<'_> {
         sets: &Sets,
         audited: &Dataset,
         data: &str,
-    ) -> Result<Made<Option<TrainedClassifier>>> {
+    ) -> Result<Made<Option<LabelModel>>> {
         let config = self.config.label_model.clone();
         if !config.enabled {
             return Ok(Made { value: None, key: data.to_owned() });
         }
         let network = NetworkConfig { width: config.width, ..self.config.classifier.network };
         let key = self.key("label-model", &(&config, network), &[data]);
-        let file = "label_model.safetensors";
-        self.stage("label-model", &key, &[file], |run, _| {
+        let (weights, margins) = ("label_model.safetensors", "trusted_margins.json");
+        self.stage("label-model", &key, &[weights, margins], |run, _| {
             let model = train_label_model(
                 &network.spec(&sets.train, 1.0),
                 &sets.trusted,
@@ -277,9 +277,12 @@ impl Run<'_> {
                 run.seed("label-model"),
                 run.progress,
             )?;
-            model.save(&run.path(file))
+            model.classifier.save(&run.path(weights))?;
+            write_json(&run.path(margins), &model.trusted_margins)
         })?;
-        Ok(Made { value: Some(TrainedClassifier::load(&self.path(file), &self.device)?), key })
+        let classifier = TrainedClassifier::load(&self.path(weights), &self.device)?;
+        let trusted_margins = read_json(&self.path(margins))?;
+        Ok(Made { value: Some(LabelModel { classifier, trusted_margins }), key })
     }
 
     fn defence<'a>(&self, networks: &'a Networks) -> Defence<'a> {
@@ -346,7 +349,7 @@ impl Run<'_> {
         };
         Ok(Purified {
             train: sets.with_trusted(&of_kept(&sets.fitted, &[Verdict::Keep, Verdict::Reconstruct]))?,
-            calibration: of_kept(&sets.held_out, &[Verdict::Keep]),
+            calibration: sets.with_held_out_trusted(&of_kept(&sets.held_out, &[Verdict::Keep]))?,
             key,
         })
     }

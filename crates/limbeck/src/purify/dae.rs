@@ -148,25 +148,28 @@ impl Task<Autoencoder> for DenoisingTask<'_> {
         Ok(error + detection.mul_scalar(self.head_weight))
     }
 
-    /// Loss over clean images and twins in equal parts; metric: mean reconstruction error of the clean images.
+    /// The training loss over clean images and their twins, each in equal parts; metric: mean reconstruction error of the clean images.
+    ///
+    /// The head counts as it does in training: the epoch that restores best is often not the one that detects best.
     fn validate(&self, network: &Autoencoder) -> Result<Validation> {
         let device = self.device.clone().without_autodiff();
-        let images = &self.calibration.images;
+        let Twins { images, twins } = self.calibration;
         let indices: Vec<usize> = (0..images.len()).collect();
-        let (mut restored, mut reconstructed) = (0.0, 0.0);
+        let (mut clean_error, mut loss) = (0.0, 0.0);
         for chunk in indices.chunks(INFERENCE_BATCH) {
             let clean = images.batch(chunk, &device)?;
-            let twins = self.calibration.twins.batch(chunk, &device)?;
-            let error = |input: Tensor<4>| {
-                let output = network.forward(input).reconstructions.clamp(0.0, 1.0);
-                f64::from(mean_squared_error(output, clean.clone()).into_scalar::<f32>()) * chunk.len() as f64
-            };
-            reconstructed += error(clean.clone());
-            restored += error(twins);
+            let scalar = |mean: Tensor<1>| f64::from(mean.into_scalar::<f32>()) * chunk.len() as f64;
+            for (input, perturbed) in [(clean.clone(), 0.0), (twins.batch(chunk, &device)?, 1.0)] {
+                let found = network.forward(input);
+                let error = scalar(mean_squared_error(found.reconstructions.clamp(0.0, 1.0), clean.clone()));
+                let truth = found.logits.full_like(perturbed);
+                let detection = scalar(binary_cross_entropy(found.logits, truth));
+                loss += (error + self.head_weight * detection) / 2.0;
+                clean_error += (1.0 - perturbed) * error;
+            }
         }
         let count = indices.len() as f64;
-        let (restored, reconstructed) = (restored / count, reconstructed / count);
-        Ok(Validation { loss: (restored + reconstructed) / 2.0, metric: reconstructed })
+        Ok(Validation { loss: loss / count, metric: clean_error / count })
     }
 
     fn goes_on(&self, network: &Autoencoder, epochs: &[Epoch]) -> Result<bool> {

@@ -172,10 +172,21 @@ fn calibrated(
 ) -> Result<(Mixture, Vec<Vec<f64>>)> {
     let scored = score_all(trusted, defence, progress)?;
     let mut columns = columns(&scored);
+    if let Some(model) = defence.label_model {
+        if model.trusted_margins.len() != trusted.len() {
+            let found = format!("margins of {} trusted images", model.trusted_margins.len());
+            return Err(Error::input("label model", found, format!("of {}", trusted.len())));
+        }
+        columns[ScoreKind::Label.position()].clone_from(&model.trusted_margins);
+    }
     let labels: Vec<u32> = trusted.samples().iter().map(|sample| sample.label).collect();
     let mixture = Mixture::fit(&columns, &labels)?;
-    let of_trusted = |(image, label): (&Scored, &u32)| mixture.of_trusted(&image.scores, *label);
-    columns.push(scored.iter().zip(&labels).map(of_trusted).collect());
+    let of_trusted = |(index, &label): (usize, &u32)| {
+        let scores: Vec<f64> = columns.iter().map(|column| column[index]).collect();
+        mixture.of_trusted(&scores, label)
+    };
+    let mixed = labels.iter().enumerate().map(of_trusted).collect();
+    columns.push(mixed);
     Ok((mixture, columns))
 }
 

@@ -3,13 +3,19 @@
 //! It is first trained on the trusted images alone. In each further round it is trained again from scratch, on the audited images alone: on those whose
 //! label it answers surely itself, and on those of which it is sure that they show another class, under that class (self-training; Scudder 1965). A
 //! wrong label, be it noise or a backdoor's, seldom agrees; and learnt under the class that it shows, an image with a trigger teaches that the trigger
-//! means nothing. In the end the model has learnt from no trusted image, so that these can be scored as if they were audited ones.
+//! means nothing.
+//!
+//! How sure it is of trusted images says little of audited ones, for it knows them and their neighbours. So they are also measured with models of
+//! their own: the trusted images are dealt into folds, and those of a fold are scored by a model that was taught by the others and went through one round.
+//! It knows less than the model that scores the audited images. Of both scores the more suspicious counts, so that thresholds err on the side of
+//! clean images, and a class that self-training has lost is not held against its images.
 
 use burn::tensor::Device;
 use burn::tensor::activation::log_softmax;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::scores::label_margins;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::network::{ClassifierSpec, Model, TrainedClassifier};
@@ -28,6 +34,8 @@ pub struct LabelModelConfig {
     pub width: usize,
     /// Rounds of self-training after the first training, at least 1.
     pub rounds: usize,
+    /// Folds of the trusted images, at least 2: each is scored by a model that the others taught. More folds find more and cost more.
+    pub folds: usize,
     /// How many nats its label must be ahead of every other class for an audited image to be learnt from under it.
     pub agreement: f64,
     /// How many nats another class must be ahead for an audited image to be learnt from under that one.
@@ -36,12 +44,17 @@ pub struct LabelModelConfig {
     pub first_epochs: usize,
     /// Training in the further rounds, and the other settings of the first.
     pub train: TrainConfig,
+    /// Steps of a further round at least: a small set is passed over more often than `train.epochs`.
+    pub least_steps: usize,
 }
 
 impl LabelModelConfig {
     pub(crate) fn check(&self, key: &str) -> Result<()> {
         if !(1..=100).contains(&self.rounds) {
             return Err(Error::config(format!("{key}.rounds"), self.rounds, "1 to 100 rounds"));
+        }
+        if !(2..=100).contains(&self.folds) {
+            return Err(Error::config(format!("{key}.folds"), self.folds, "2 to 100 folds"));
         }
         for (name, nats) in [("agreement", self.agreement), ("contradiction", self.contradiction)] {
             if !(nats.is_finite() && nats >= 0.0) {
@@ -54,7 +67,19 @@ impl LabelModelConfig {
     }
 }
 
+/// A label model, and what trusted images are measured with.
+#[derive(Clone, Debug)]
+pub struct LabelModel {
+    /// The classifier.
+    pub classifier: TrainedClassifier,
+    /// The label score of each trusted image: the larger of this classifier's and that of a model that the image did not teach.
+    pub trusted_margins: Vec<f64>,
+}
+
 /// Trains a label model for `audited`; `trusted` has true labels. A model that is sure of no audited image learns from all of them as they are.
+///
+/// # Errors
+/// Refuses fewer trusted images than two; everything that training refuses.
 pub fn train_label_model(
     spec: &ClassifierSpec,
     trusted: &Dataset,
@@ -63,21 +88,84 @@ pub fn train_label_model(
     device: &Device,
     seed: Seed,
     progress: &dyn Progress,
-) -> Result<TrainedClassifier> {
-    let train = |set: &Dataset, train: &TrainConfig, round: usize| -> Result<TrainedClassifier> {
-        progress.task(&format!("training the label model, round {round} of {}", config.rounds), "images");
-        let (targets, seed, none) = (Targets::Labels, seed.step(round), Checkpoints::none());
-        Ok(train_classifier(spec.clone(), set, &targets, trusted, train, device, seed, &none, progress)?.0)
-    };
-    let first = TrainConfig { epochs: config.first_epochs, ..config.train.clone() };
-    let mut model = train(trusted, &first, 0)?;
-    for round in 1..=config.rounds {
-        let learnt = learnable(&model, audited, config, progress)?;
-        // Sure of nothing: what it could learn from trusted images does not tell the labels apart.
-        let learnt = if learnt.is_empty() { audited.clone() } else { learnt };
-        model = train(&learnt, &config.train, round)?;
+) -> Result<LabelModel> {
+    if trusted.len() < 2 {
+        return Err(Error::input("label model", format!("{} trusted images", trusted.len()), "2 or more"));
     }
-    Ok(model)
+    let lesson = Lesson { spec, audited, config, device, progress };
+    let classifier = lesson.learn(trusted, config.rounds, seed, "training the label model")?;
+    let folds = config.folds.min(trusted.len());
+    let fold_of = folds_by_class(trusted, folds);
+    let all: Vec<usize> = (0..trusted.len()).collect();
+    let mut trusted_margins = margins(&classifier, trusted, &all)?;
+    for fold in 0..folds {
+        let (scored, teachers): (Vec<usize>, Vec<usize>) =
+            (0..trusted.len()).partition(|&index| fold_of[index] == fold);
+        let task = format!("measuring trusted images, fold {} of {folds}", fold + 1);
+        let seed = seed.child("folds").step(fold);
+        let model = lesson.learn(&trusted.subset(&teachers), 1, seed, &task)?;
+        for (&index, margin) in scored.iter().zip(margins(&model, trusted, &scored)?) {
+            trusted_margins[index] = trusted_margins[index].max(margin);
+        }
+    }
+    Ok(LabelModel { classifier, trusted_margins })
+}
+
+/// The label score of the images at `indices`.
+fn margins(model: &TrainedClassifier, set: &Dataset, indices: &[usize]) -> Result<Vec<f64>> {
+    let mut margins = Vec::with_capacity(indices.len());
+    for chunk in indices.chunks(INFERENCE_BATCH) {
+        let logits = model.logits(set.batch(chunk, &model.device())?);
+        margins.extend(values(label_margins(logits, &set.labels(chunk)))?.into_iter().map(f64::from));
+    }
+    Ok(margins)
+}
+
+/// The fold of each image: those of a class are dealt in turn, and one class goes on where the one before stopped.
+fn folds_by_class(set: &Dataset, folds: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..set.len()).collect();
+    order.sort_by_key(|&index| set.samples()[index].label);
+    let mut fold_of = vec![0; set.len()];
+    order.into_iter().enumerate().for_each(|(turn, index)| fold_of[index] = turn % folds);
+    fold_of
+}
+
+/// What every model of an audit learns with.
+struct Lesson<'a> {
+    spec: &'a ClassifierSpec,
+    audited: &'a Dataset,
+    config: &'a LabelModelConfig,
+    device: &'a Device,
+    progress: &'a dyn Progress,
+}
+
+impl Lesson<'_> {
+    fn learn(&self, teachers: &Dataset, rounds: usize, seed: Seed, task: &str) -> Result<TrainedClassifier> {
+        let Self { spec, audited, config, device, progress } = *self;
+        let train = |set: &Dataset, train: &TrainConfig, round: usize| -> Result<TrainedClassifier> {
+            progress.task(&format!("{task}, round {round} of {rounds}"), "images");
+            let (targets, seed, none) = (Targets::Labels, seed.step(round), Checkpoints::none());
+            let spec = spec.clone();
+            Ok(train_classifier(spec, set, &targets, teachers, train, device, seed, &none, progress)?.0)
+        };
+        let first = TrainConfig { epochs: config.first_epochs, ..config.train.clone() };
+        let mut model = train(teachers, &first, 0)?;
+        for round in 1..=rounds {
+            let learnt = learnable(&model, audited, config, progress)?;
+            // Sure of nothing: what it could learn from trusted images does not tell the labels apart.
+            let learnt = if learnt.is_empty() { audited.clone() } else { learnt };
+            model = train(&learnt, &config.further(learnt.len()), round)?;
+        }
+        Ok(model)
+    }
+}
+
+impl LabelModelConfig {
+    /// Training in a further round on so many images.
+    fn further(&self, images: usize) -> TrainConfig {
+        let steps = images.div_ceil(self.train.batch);
+        TrainConfig { epochs: self.train.epochs.max(self.least_steps.div_ceil(steps)), ..self.train.clone() }
+    }
 }
 
 /// The images of which the model is sure, under the class that it is sure of.
@@ -127,6 +215,7 @@ mod tests {
             enabled: true,
             width: 4,
             rounds: 1,
+            folds: 2,
             agreement: 0.5,
             contradiction: 1.0,
             first_epochs: 12,
@@ -140,6 +229,7 @@ mod tests {
                 label_smoothing: 0.0,
                 augmentation: Augmentation::default(),
             },
+            least_steps: 0,
         }
     }
 
@@ -162,7 +252,7 @@ mod tests {
         let model = train_label_model(&spec, &trusted, &audited, &config(), &device, Seed::new(1), &Silent)
             .expect("trained");
         let images = audited.batch(&(0..80).collect::<Vec<_>>(), &device).expect("images");
-        let rows = values(model.logits(images)).expect("values");
+        let rows = values(model.classifier.logits(images)).expect("values");
         let contradicted: Vec<usize> = (0..80)
             .filter(|&index| {
                 let row = &rows[4 * index..4 * index + 4];
@@ -171,5 +261,39 @@ mod tests {
             .collect();
         let found = wrong.iter().filter(|index| contradicted.contains(index)).count();
         assert!(found >= 15 && contradicted.len() <= 20, "{found} of 16 among {contradicted:?}");
+    }
+
+    #[test]
+    fn trusted_images_are_scored_by_models_that_they_did_not_teach() {
+        let (trusted, audited) = (blocks(60, 4, 1), blocks(80, 4, 2));
+        // No model but one that was taught so says that this image shows its label.
+        let wrong = (trusted.samples()[0].label + 1) % 4;
+        let trusted = trusted.with_labels([(0, wrong)]).expect("in range");
+        let (spec, device) = (tiny_spec(Architecture::Vgg, 4, 1.0), Device::flex());
+        let model = train_label_model(&spec, &trusted, &audited, &config(), &device, Seed::new(1), &Silent)
+            .expect("trained");
+        assert_eq!(model.trusted_margins.len(), 60);
+        let most = model.trusted_margins.iter().copied().fold(f64::MIN, f64::max);
+        assert!(model.trusted_margins[0] == most && most > 0.0, "{:?}", model.trusted_margins);
+    }
+
+    #[test]
+    fn folds_share_each_class_out() {
+        let set = blocks(60, 4, 1);
+        let fold_of = folds_by_class(&set, 4);
+        for (fold, label) in (0..4).flat_map(|fold| (0..4).map(move |label| (fold, label))) {
+            let of_class: Vec<usize> = (0..60).filter(|&index| set.samples()[index].label == label).collect();
+            let images = of_class.iter().filter(|&&index| fold_of[index] == fold).count();
+            assert!(images.abs_diff(of_class.len() / 4) <= 1, "{images} of {}", of_class.len());
+        }
+    }
+
+    #[test]
+    fn a_small_set_is_passed_over_more_often() {
+        let config = LabelModelConfig { least_steps: 50, ..config() };
+        // 8 images a step: 40 images are 5 steps, ten times 5 are 50; of 100 images and more the 6 epochs are enough.
+        assert_eq!(config.further(100).epochs, 6);
+        assert_eq!(config.further(40).epochs, 10);
+        assert_eq!(config.further(1000).epochs, 6);
     }
 }

@@ -1,10 +1,12 @@
 //! One score of several, without knowledge of the attack: how unlikely the least likely of them is on trusted images.
 //!
-//! Each part becomes a p-value, which makes them comparable; the mixture is the largest −ln p (the test of Tippett 1931, whose own null distribution is
-//! again taken from the trusted images). The p-value of a part is normalised by class, for what is usual of one class is not of another: of n trusted
-//! images of the class of which k are as suspicious it is (k + κ p) / (n + κ), the share in the class, drawn towards the conformal p-value p over all
-//! classes as if κ further images had it. Since thresholds are fitted on the mixture of trusted images, the normalisation does not change how many
-//! clean images are flagged, only which.
+//! Each part becomes a surprise, −ln p, which makes them comparable; the mixture is the largest (the test of Tippett 1931, whose own null distribution is
+//! again taken from the trusted images). Up to the 90th percentile of the trusted images' scores p is their share that is as suspicious; beyond, where
+//! ranks soon say nothing more, it falls as the exponential distribution whose mean is their mean excess there (peaks over threshold, Pickands 1975, of
+//! shape 0), so that scores beyond all trusted ones keep their order. What is usual of one class is not of another: from a surprise goes that of the class,
+//! the mean over its trusted images beyond the mean over all, drawn towards 0 as if κ further images were usual. A trusted image is compared with the
+//! others. Thresholds are fitted on the mixture of trusted images, so neither the tail nor the class changes how many clean images are flagged,
+//! only which.
 
 use super::scores::ScoreKind;
 use super::threshold::CalibrationScores;
@@ -16,13 +18,46 @@ pub(super) const PARTS: [ScoreKind; 2] = [ScoreKind::Head, ScoreKind::Label];
 /// κ: about as many images as a class of a few hundred has trusted ones, so that class and set weigh the same there.
 const PRIOR_IMAGES: f64 = 10.0;
 
+/// Share of trusted images whose excesses give the tail.
+const TAIL: f64 = 0.1;
+
+/// −ln p of a score, by the scores of trusted images.
+#[derive(Clone, Debug)]
+struct Surprise {
+    trusted: CalibrationScores,
+    /// Where the tail begins.
+    onset: f64,
+    /// Mean excess of the trusted images in the tail; 0 where none exceeds its onset.
+    excess: f64,
+}
+
+impl Surprise {
+    fn fit(scores: &[f64]) -> Result<Self> {
+        let trusted = CalibrationScores::new(scores.to_vec())?;
+        let ascending = trusted.ascending();
+        let tail = ((TAIL * ascending.len() as f64).round() as usize).clamp(1, ascending.len());
+        let tail = &ascending[ascending.len() - tail..];
+        let onset = tail[0];
+        let excess = tail.iter().map(|score| score - onset).sum::<f64>() / tail.len() as f64;
+        Ok(Self { trusted, onset, excess })
+    }
+
+    fn of(&self, score: f64) -> f64 {
+        let at_onset = -self.trusted.p_value(score.min(self.onset)).ln();
+        let beyond = if self.excess > 0.0 { (score - self.onset).max(0.0) / self.excess } else { 0.0 };
+        at_onset + beyond
+    }
+}
+
 /// One score on trusted images.
 #[derive(Clone, Debug)]
 struct Reference {
     kind: ScoreKind,
-    all: CalibrationScores,
-    /// Ascending, by class.
-    by_class: Vec<Vec<f64>>,
+    surprise: Surprise,
+    /// Mean surprise of the trusted images.
+    mean: f64,
+    /// Sum of their surprises and their number, by class.
+    by_class: Vec<(f64, f64)>,
 }
 
 /// Whether an image is itself among the trusted ones.
@@ -33,18 +68,26 @@ enum Is {
 }
 
 impl Reference {
-    fn p_value(&self, score: f64, label: u32, is: Is) -> f64 {
-        let (itself, all) = (f64::from(is == Is::Trusted), self.all.len() as f64);
-        // (1 + #{trusted >= s}) / (n + 1) would count the image itself twice.
-        let p = match is {
-            Is::Audited => self.all.p_value(score),
-            Is::Trusted => (self.all.p_value(score) * (all + 1.0) - 1.0) / all,
-        };
-        let class = self.by_class.get(label as usize).map_or(&[][..], Vec::as_slice);
-        let as_suspicious =
-            if score.is_nan() { 0 } else { class.len() - class.partition_point(|&other| other < score) };
-        let (count, images) = (as_suspicious as f64 - itself, class.len() as f64 - itself);
-        (count + PRIOR_IMAGES * p) / (images + PRIOR_IMAGES)
+    fn fit(kind: ScoreKind, scores: &[f64], labels: &[u32]) -> Result<Self> {
+        let surprise = Surprise::fit(scores)?;
+        let classes = labels.iter().max().map_or(0, |most| *most as usize + 1);
+        let mut by_class = vec![(0.0, 0.0); classes];
+        for (&score, &label) in scores.iter().zip(labels) {
+            let (sum, images) = &mut by_class[label as usize];
+            (*sum, *images) = (*sum + surprise.of(score), *images + 1.0);
+        }
+        let mean = by_class.iter().map(|(sum, _)| sum).sum::<f64>() / scores.len() as f64;
+        Ok(Self { kind, surprise, mean, by_class })
+    }
+
+    /// The surprise of a score beyond what is usual of its class.
+    fn surprise(&self, score: f64, label: u32, is: Is) -> f64 {
+        let surprise = self.surprise.of(score);
+        let (mut sum, mut images) = self.by_class.get(label as usize).copied().unwrap_or_default();
+        if is == Is::Trusted {
+            (sum, images) = (sum - surprise, images - 1.0);
+        }
+        surprise - (sum - images * self.mean) / (images + PRIOR_IMAGES)
     }
 }
 
@@ -57,37 +100,30 @@ pub(super) struct Mixture {
 impl Mixture {
     /// From the trusted images' columns, in the order of the table of scores, and their labels.
     pub(super) fn fit(columns: &[Vec<f64>], labels: &[u32]) -> Result<Self> {
-        let reference = |kind: ScoreKind| {
-            let column = &columns[kind.position()];
-            let classes = labels.iter().max().map_or(0, |most| *most as usize + 1);
-            let mut by_class = vec![Vec::new(); classes];
-            column.iter().zip(labels).for_each(|(score, label)| by_class[*label as usize].push(*score));
-            by_class.iter_mut().for_each(|scores| scores.sort_unstable_by(f64::total_cmp));
-            Ok(Reference { kind, all: CalibrationScores::new(column.clone())?, by_class })
-        };
+        let reference = |kind: ScoreKind| Reference::fit(kind, &columns[kind.position()], labels);
         Ok(Self { references: PARTS.into_iter().map(reference).collect::<Result<_>>()? })
     }
 
     /// Of an image that is not among the trusted ones, from its scores in the order of the table and its label.
     pub(super) fn of(&self, scores: &[f64], label: u32) -> f64 {
-        self.least(scores, label, Is::Audited).1
+        self.least_likely(scores, label, Is::Audited).1
     }
 
-    /// Of a trusted image: its rank is then among the others.
+    /// Of a trusted image.
     pub(super) fn of_trusted(&self, scores: &[f64], label: u32) -> f64 {
-        self.least(scores, label, Is::Trusted).1
+        self.least_likely(scores, label, Is::Trusted).1
     }
 
     /// The part that is least likely on trusted images.
     pub(super) fn culprit(&self, scores: &[f64], label: u32) -> ScoreKind {
-        self.least(scores, label, Is::Audited).0
+        self.least_likely(scores, label, Is::Audited).0
     }
 
-    /// The least likely part and its −ln p.
-    fn least(&self, scores: &[f64], label: u32, is: Is) -> (ScoreKind, f64) {
+    /// The least likely part and its surprise.
+    fn least_likely(&self, scores: &[f64], label: u32, is: Is) -> (ScoreKind, f64) {
         self.references
             .iter()
-            .map(|part| (part.kind, -part.p_value(scores[part.kind.position()], label, is).ln()))
+            .map(|part| (part.kind, part.surprise(scores[part.kind.position()], label, is)))
             .reduce(|a, b| if b.1 > a.1 { b } else { a })
             .unwrap_or((ScoreKind::Mixture, 0.0))
     }
@@ -106,39 +142,79 @@ mod tests {
         scores
     }
 
-    /// 99 trusted images: heads 1 to 99, label margins from 49 down to -49, class 0 up to head 89, then class 1.
-    fn mixture() -> Mixture {
+    /// A hundred trusted images of one class: heads -50 to 49 and label margins ten times as large, in the other order.
+    fn trusted() -> (Vec<Vec<f64>>, Vec<u32>) {
         let column = |kind: ScoreKind| match kind {
-            ScoreKind::Head => (1..=99).map(f64::from).collect(),
-            ScoreKind::Label => (1..=99).rev().map(|value| f64::from(value) - 50.0).collect(),
-            _ => vec![0.0; 99],
+            ScoreKind::Head => (-50..50).map(f64::from).collect(),
+            ScoreKind::Label => (-50..50).rev().map(|value| 10.0 * f64::from(value)).collect(),
+            _ => vec![0.0; 100],
         };
-        let columns: Vec<_> = TABLE.iter().map(|(kind, ..)| column(*kind)).collect();
-        let labels: Vec<u32> = (1..=99).map(|head| u32::from(head >= 90)).collect();
+        (TABLE.iter().map(|(kind, ..)| column(*kind)).collect(), vec![0; 100])
+    }
+
+    fn mixture() -> Mixture {
+        let (columns, labels) = trusted();
         Mixture::fit(&columns, &labels).expect("finite")
+    }
+
+    /// Of a class without trusted images, where surprises are not centred.
+    fn of_no_class(head: f64, label: f64) -> f64 {
+        mixture().of(&scores(head, label), 7)
     }
 
     #[test]
     fn it_is_minus_the_logarithm_of_the_smallest_p_value() {
-        // A class without trusted images: 95 of 1..=99, five are as large, p = 6/100. A label margin of -50 is below all: p = 1.
-        assert!((mixture().of(&scores(95.0, -50.0), 7) + 0.06f64.ln()).abs() < 1e-12);
-        assert_eq!(mixture().culprit(&scores(95.0, -50.0), 7), ScoreKind::Head);
-        // A margin of 60 is above all: p = 1/100.
-        assert!((mixture().of(&scores(95.0, 60.0), 7) + 0.01f64.ln()).abs() < 1e-12);
-        assert_eq!(mixture().culprit(&scores(95.0, 60.0), 7), ScoreKind::Label);
+        // 30 of the 100 trusted heads, 20 to 49, are as large.
+        assert!((of_no_class(20.0, -500.0) + (31.0 / 101.0_f64).ln()).abs() < 1e-12);
+        assert_eq!(mixture().culprit(&scores(20.0, -500.0), 0), ScoreKind::Head);
+        assert!((of_no_class(-50.0, 200.0) + (31.0 / 101.0_f64).ln()).abs() < 1e-12);
+        assert_eq!(mixture().culprit(&scores(-50.0, 200.0), 0), ScoreKind::Label);
+    }
+
+    #[test]
+    fn beyond_the_ninetieth_percentile_it_rises_evenly() {
+        // The ten largest are 40 to 49: 40 and a mean excess of 4.5.
+        for (head, beyond) in [(40.0, 0.0), (45.0, 5.0 / 4.5), (49.0, 2.0), (1000.0, 960.0 / 4.5)] {
+            let expected = -(11.0 / 101.0_f64).ln() + beyond;
+            assert!((of_no_class(head, -500.0) - expected).abs() < 1e-9, "{head}");
+        }
     }
 
     #[test]
     fn what_is_usual_of_a_class_is_less_suspicious_there() {
-        // Class 1 has heads 90 to 99: five of its ten are as large as 95. Class 0 has none of 89.
-        let [usual, unusual] = [1, 0].map(|class| mixture().of(&scores(95.0, -50.0), class));
-        assert!((usual + (5.6f64 / 20.0).ln()).abs() < 1e-12, "{usual}");
-        assert!((unusual + (0.6f64 / 99.0).ln()).abs() < 1e-12, "{unusual}");
+        let (mut columns, mut labels) = trusted();
+        // Class 1 holds the 30 largest heads.
+        labels[70..].fill(1);
+        columns[ScoreKind::Label.position()].fill(0.0);
+        let mixture = Mixture::fit(&columns, &labels).expect("finite");
+        let [usual, of_no_class] = [1, 7].map(|class| mixture.of(&scores(45.0, -1.0), class));
+        let surprise =
+            |head: f64| Surprise::fit(&columns[ScoreKind::Head.position()]).expect("finite").of(head);
+        let sum = |heads: std::ops::Range<i32>| heads.map(|head| surprise(f64::from(head))).sum::<f64>();
+        let mean = sum(-50..50) / 100.0;
+        assert!((of_no_class - usual - (sum(20..50) - 30.0 * mean) / 40.0).abs() < 1e-9);
+        // A trusted image is compared with the 29 others.
+        let trusted = mixture.of_trusted(&scores(45.0, -1.0), 1);
+        assert!((of_no_class - trusted - (sum(20..50) - surprise(45.0) - 29.0 * mean) / 39.0).abs() < 1e-9);
     }
 
     #[test]
-    fn a_trusted_image_is_ranked_among_the_others() {
-        // The largest of 99 is the first of 99, and none of the nine others of its class is as large.
-        assert!((mixture().of_trusted(&scores(99.0, -49.0), 1) + (10.0 / 99.0 / 19.0f64).ln()).abs() < 1e-12);
+    fn one_odd_trusted_image_does_not_hide_its_class() {
+        let (mut columns, labels) = trusted();
+        columns[ScoreKind::Head.position()][0] = 200.0;
+        let with_it = Mixture::fit(&columns, &labels).expect("finite");
+        let suspicion = with_it.of(&scores(100.0, -500.0), 0);
+        let others = (1..100).map(|row| {
+            let scores: Vec<f64> = columns.iter().map(|column| column[row]).collect();
+            with_it.of_trusted(&scores, 0)
+        });
+        assert!(others.fold(f64::MIN, f64::max) < suspicion);
+    }
+
+    #[test]
+    fn without_any_spread_nothing_is_suspicious() {
+        let columns = vec![vec![0.0; 10]; TABLE.len()];
+        let mixture = Mixture::fit(&columns, &[0; 10]).expect("finite");
+        assert_eq!(mixture.of(&scores(0.0, 0.0), 0), 0.0);
     }
 }

@@ -17,7 +17,7 @@ mod verdict;
 pub use dae::{Twins, Watch, craft_twins, train_autoencoder, train_watched_autoencoder};
 pub use decisions::{Decision, DecisionFile, Decisions, offer};
 pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, Scorer, judge, purified_set};
-pub use label_model::{LabelModelConfig, train_label_model};
+pub use label_model::{LabelModel, LabelModelConfig, train_label_model};
 pub use ledger::{Ledger, LedgerRow};
 pub use noise::NoiseConfig;
 pub use scores::{Defence, Reading, Score, ScoreKind, Shown, TABLE};

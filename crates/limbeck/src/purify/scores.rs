@@ -5,6 +5,7 @@ use burn::tensor::activation::log_softmax;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::label_model::LabelModel;
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::network::{Denoised, Model, TrainedAutoencoder, TrainedClassifier};
@@ -20,7 +21,7 @@ pub struct Defence<'a> {
     /// A classifier of the defender's.
     pub classifier: &'a TrainedClassifier,
     /// A classifier of the defender's that learnt its classes from trusted images.
-    pub label_model: Option<&'a TrainedClassifier>,
+    pub label_model: Option<&'a LabelModel>,
     /// Temperature on the first distribution of the KL score.
     pub kl_temperature: f64,
 }
@@ -153,7 +154,7 @@ impl Score for DetectionHead {
     }
 }
 
-/// max over other classes k of log p_k(x) − log p_y(x) for label y, by the label model: how much surer it is of another class. 0 without one.
+/// [`label_margins`] by the label model: how much surer it is of another class than of the label. 0 without one.
 struct WrongLabel;
 
 impl Score for WrongLabel {
@@ -161,15 +162,20 @@ impl Score for WrongLabel {
         let Some(label_model) = defence.label_model else {
             return Tensor::zeros([shown.labels.len()], &shown.images.device());
         };
-        let answers = log_softmax(label_model.logits(shown.images.clone()), 1);
-        let [batch, classes] = answers.dims();
-        let labels = crate::tensors::labels(shown.labels, &answers.device());
-        let own = labels.clone().one_hot::<2>(classes).float();
-        let given = answers.clone().gather(1, labels.reshape([batch, 1]));
-        // Far below any log-probability, so that a label is not held against itself.
-        let others = answers - own.mul_scalar(1e9);
-        (others.max_dim(1) - given).flatten(0, 1)
+        label_margins(label_model.classifier.logits(shown.images.clone()), shown.labels)
     }
+}
+
+/// max over other classes k of log p_k − log p_y for labels y, from logits `[batch, classes]`; `[batch]`.
+pub(super) fn label_margins(logits: Tensor<2>, labels: &[u32]) -> Tensor<1> {
+    let answers = log_softmax(logits, 1);
+    let [batch, classes] = answers.dims();
+    let labels = crate::tensors::labels(labels, &answers.device());
+    let own = labels.clone().one_hot::<2>(classes).float();
+    let given = answers.clone().gather(1, labels.reshape([batch, 1]));
+    // Far below any log-probability, so that a label is not held against itself.
+    let others = answers - own.mul_scalar(1e9);
+    (others.max_dim(1) - given).flatten(0, 1)
 }
 
 /// Which score.
@@ -253,7 +259,7 @@ pub(super) fn score_all(
             .map(|(_, _, score)| values(score.score(defence, &shown)))
             .collect::<Result<Vec<_>>>()?;
         let read = |model: &TrainedClassifier| argmax(model.logits(shown.images.clone()));
-        let classes = defence.label_model.map(read).transpose()?;
+        let classes = defence.label_model.map(|model| read(&model.classifier)).transpose()?;
         let restored = argmax(shown.restored.logits)?;
         scored.extend((0..chunk.len()).map(|row| Scored {
             scores: columns.iter().map(|column| f64::from(column[row])).collect(),

@@ -15,7 +15,11 @@ use crate::testing::{blocks, tiny_spec, uniform};
 struct Networks {
     autoencoder: TrainedAutoencoder,
     classifier: TrainedClassifier,
+    label_model: LabelModel,
 }
+
+/// Trusted images of these tests.
+const TRUSTED: usize = 24;
 
 fn networks() -> Networks {
     let device = Device::flex();
@@ -24,13 +28,15 @@ fn networks() -> Networks {
     let autoencoder = TrainedAutoencoder::freeze(&network, spec, &device);
     let spec = tiny_spec(Architecture::Vgg, 4, 1.0);
     let network = spec.init(&device, &mut Seed::new(5).rng("weights")).expect("the spec fits");
-    Networks { autoencoder, classifier: TrainedClassifier::freeze(&network, spec, &device) }
+    let classifier = TrainedClassifier::freeze(&network, spec, &device);
+    let label_model = LabelModel { classifier: classifier.clone(), trusted_margins: vec![0.0; TRUSTED] };
+    Networks { autoencoder, classifier, label_model }
 }
 
 impl Networks {
     fn defence(&self) -> Defence<'_> {
-        let (autoencoder, classifier) = (&self.autoencoder, &self.classifier);
-        Defence { autoencoder, classifier, label_model: Some(classifier), kl_temperature: 1.0 }
+        let Self { autoencoder, classifier, label_model } = self;
+        Defence { autoencoder, classifier, label_model: Some(label_model), kl_temperature: 1.0 }
     }
 }
 
@@ -126,7 +132,7 @@ fn the_top_error_is_that_of_the_worst_pixels_and_the_jensen_shannon_divergence_i
 
 #[test]
 fn verdicts_follow_the_threshold_that_the_calibration_images_alone_gave() {
-    let (networks, audited, calibration) = (networks(), blocks(40, 4, 1), blocks(24, 4, 2));
+    let (networks, audited, calibration) = (networks(), blocks(40, 4, 1), blocks(TRUSTED, 4, 2));
     let judged = judge(&audited, &calibration, &networks.defence(), &config(FlaggedPolicy::Discard), &Silent)
         .expect("judged");
     let threshold = judged.thresholds[0].value();
@@ -145,8 +151,9 @@ fn verdicts_follow_the_threshold_that_the_calibration_images_alone_gave() {
 fn the_purified_set_keeps_kept_images_leaves_out_discarded_ones_and_replaces_the_others() {
     let (networks, audited) = (networks(), blocks(40, 4, 1));
     let defence = networks.defence();
-    let judged = judge(&audited, &blocks(24, 4, 2), &defence, &config(FlaggedPolicy::Reconstruct), &Silent)
-        .expect("judged");
+    let judged =
+        judge(&audited, &blocks(TRUSTED, 4, 2), &defence, &config(FlaggedPolicy::Reconstruct), &Silent)
+            .expect("judged");
     let mut ledger = judged.ledger;
     ledger.rows[0].verdict = Verdict::Discard;
     let (purified, kept): (Dataset, Vec<usize>) =

@@ -69,7 +69,7 @@ pub const TABLE: &[Objective] = &[
         kind: ObjectiveKind::ValidationLoss,
         name: "validation-loss",
         direction: Direction::Minimize,
-        about: "mean squared error on calibration images and their adversarial twins",
+        about: "mean squared error on trusted images and their adversarial twins",
         keys: &["dae.", "classifier."],
     },
     Objective {
