@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn scores_agree_with_numpy_and_scikit_learn() {
-        // ((x − x.mean(0)) @ numpy.linalg.svd(x − x.mean(0))[2][0]) ** 2 of the 24 rows in double precision, numpy 2.3.
+        // ((x − x.mean(0)) @ numpy.linalg.svd(x − x.mean(0))[2][0]) ** 2 of the 24 rows in double precision, numpy 2.4.
         let spectral = [9.31252039, 0.78730425, 1.18138088, 1.01424742, 7.37519092, 1.77465636];
         // Projection on the first ten singular vectors; KMeans(2, n_init=50) and silhouette_score(metric="sqeuclidean") = 0.85817093 of scikit-learn 1.9.1;
         // 6 of 24 rows in the smaller cluster.
