@@ -214,6 +214,11 @@ impl TrainedClassifier {
         self.network.features(images)
     }
 
+    /// Activations `[batch, hidden]` of the last hidden layer, behind its ReLU, for features `[batch, features]`.
+    pub fn hidden(&self, features: Tensor<2>) -> Tensor<2> {
+        self.network.hidden.forward(features)
+    }
+
     /// Features `[batch, features]` and logits `[batch, classes]` of one run of the network.
     pub fn features_and_logits(&self, images: Tensor<4>) -> (Tensor<2>, Tensor<2>) {
         let features = self.network.features(images);

@@ -629,7 +629,7 @@ impl Run<'_> {
                 &sets.test,
                 &config.held_out,
                 poison.surrogate.as_ref(),
-                &Scorer::new(&sets.trusted, self.defence(networks), progress)?,
+                &Scorer::new(audited, &sets.trusted, self.defence(networks), progress)?,
                 decisive,
                 &audit.thresholds,
                 self.seed("held-out"),

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::discovery::largest_discovery;
+use super::fitted::FittedScores;
 use super::ledger::{Ledger, LedgerRow};
 use super::mixture::Mixture;
 use super::scores::{Defence, ScoreKind, Scored, columns, score_all};
@@ -97,13 +98,14 @@ pub fn judge(
     config: &PurifyConfig,
     progress: &dyn Progress,
 ) -> Result<Judgement> {
+    let fitted = FittedScores::fit(audited, defence, progress)?;
     progress.task("scoring trusted images", "images");
-    let (mixture, columns) = calibrated(trusted, defence, progress)?;
+    let (mixture, columns) = calibrated(trusted, defence, &fitted, progress)?;
     let calibration = columns.into_iter().map(CalibrationScores::new).collect::<Result<Vec<_>>>()?;
     let thresholds =
         calibration.iter().map(|scores| Threshold::infer(scores, config.rule)).collect::<Result<Vec<_>>>()?;
     progress.task("scoring the audited images", "images");
-    let mut scored = score_all(audited, defence, progress)?;
+    let mut scored = score_all(audited, defence, &fitted, progress)?;
     for (image, sample) in scored.iter_mut().zip(audited.samples()) {
         image.scores.push(mixture.of(&image.scores, sample.label));
     }
@@ -168,9 +170,10 @@ fn class_thresholds(
 fn calibrated(
     trusted: &Dataset,
     defence: &Defence<'_>,
+    fitted: &FittedScores,
     progress: &dyn Progress,
 ) -> Result<(Mixture, Vec<Vec<f64>>)> {
-    let scored = score_all(trusted, defence, progress)?;
+    let scored = score_all(trusted, defence, fitted, progress)?;
     let mut columns = columns(&scored);
     if let Some(model) = defence.label_model {
         if model.trusted_margins.len() != trusted.len() {
@@ -193,18 +196,25 @@ fn calibrated(
 /// Scores of sets that are not the trusted images: one column for each score of a ledger row.
 pub struct Scorer<'a> {
     defence: Defence<'a>,
+    fitted: FittedScores,
     mixture: Mixture,
 }
 
 impl<'a> Scorer<'a> {
-    /// Fits the mixture on the trusted images.
-    pub fn new(trusted: &Dataset, defence: Defence<'a>, progress: &dyn Progress) -> Result<Self> {
-        Ok(Self { mixture: calibrated(trusted, &defence, progress)?.0, defence })
+    /// Fits on the audited images what looks at whole classes, and the mixture on the trusted images.
+    pub fn new(
+        audited: &Dataset,
+        trusted: &Dataset,
+        defence: Defence<'a>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let fitted = FittedScores::fit(audited, &defence, progress)?;
+        Ok(Self { mixture: calibrated(trusted, &defence, &fitted, progress)?.0, fitted, defence })
     }
 
     /// One column for each score, in the order of [`ScoreKind::names`].
     pub fn score(&self, set: &Dataset, progress: &dyn Progress) -> Result<Vec<Vec<f64>>> {
-        let scored = score_all(set, &self.defence, progress)?;
+        let scored = score_all(set, &self.defence, &self.fitted, progress)?;
         let mut columns = columns(&scored);
         let of = |(image, sample): (&Scored, &Sample)| self.mixture.of(&image.scores, sample.label);
         columns.push(scored.iter().zip(set.samples()).map(of).collect());
@@ -235,14 +245,19 @@ fn decide(
             }
             _ => format!("it is an unusual \"{}\"", class(label)),
         },
+        ScoreKind::Spectral => {
+            format!("far from the other images of \"{}\" in what these differ most in", class(label))
+        }
+        ScoreKind::Clustering => {
+            format!("in the smaller of two groups that the classifier sees in \"{}\"", class(label))
+        }
         other => format!("{} is above the threshold", other.name()),
     };
     let restored = scored.restored_answer == label;
     match config.flagged {
         FlaggedPolicy::Discard => (Verdict::Discard, why),
         FlaggedPolicy::Reconstruct => (Verdict::Reconstruct, why),
-        // No reconstruction mends a wrong label.
-        FlaggedPolicy::Decide if culprit == ScoreKind::Label => (Verdict::Discard, why),
+        FlaggedPolicy::Decide if !is_mendable(culprit) => (Verdict::Discard, why),
         FlaggedPolicy::Decide if restored => {
             (Verdict::Reconstruct, format!("{why}; its reconstruction still reads as its label"))
         }
@@ -255,6 +270,11 @@ fn decide(
             ),
         ),
     }
+}
+
+/// Whether a reconstruction can mend what a score sees: no wrong label, and no trigger that the classifier reads as its label in the reconstruction too.
+fn is_mendable(kind: ScoreKind) -> bool {
+    !matches!(kind, ScoreKind::Label | ScoreKind::Spectral | ScoreKind::Clustering)
 }
 
 /// The purified set and the audited position of each of its images: kept images as they are, reconstructed ones as D(x) in 8 bits.

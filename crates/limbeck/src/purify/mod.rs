@@ -1,21 +1,26 @@
 //! Purification: a denoising autoencoder is trained, images are scored with it, a threshold is fitted on trusted
 //! images, and each image of the audited set is kept, reconstructed or discarded. This room never sees the truth manifest.
 
+mod clustering;
 mod dae;
 mod decisions;
 mod discovery;
+mod fitted;
 mod judge;
 mod label_model;
 mod ledger;
 mod mixture;
 mod noise;
+mod principal;
 mod scores;
+mod spectral;
 mod suspicious;
 mod threshold;
 mod verdict;
 
 pub use dae::{Twins, Watch, craft_twins, train_autoencoder, train_watched_autoencoder};
 pub use decisions::{Decision, DecisionFile, Decisions, offer};
+pub use fitted::{Activations, FITTED, Fit, FittedScore};
 pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, Scorer, judge, purified_set};
 pub use label_model::{LabelModel, LabelModelConfig, train_label_model};
 pub use ledger::{Ledger, LedgerRow};

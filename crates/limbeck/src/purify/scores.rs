@@ -5,6 +5,7 @@ use burn::tensor::activation::log_softmax;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::fitted::{FITTED, FittedScores};
 use super::label_model::LabelModel;
 use crate::dataset::Dataset;
 use crate::error::Result;
@@ -196,11 +197,15 @@ pub enum ScoreKind {
     Head,
     /// How much surer the label model is of another class than of the label.
     Label,
+    /// Spectral signature of the class in the classifier's last hidden layer.
+    Spectral,
+    /// How much nearer to the smaller of two clusters of the class, in the same layer.
+    Clustering,
     /// The least likely of detection head and label model on calibration images.
     Mixture,
 }
 
-/// All scores: listing one here computes it, writes it to the ledger and measures it.
+/// All scores of a batch; those that are fitted on whole classes are in [`FITTED`]. Listing one here computes it, writes it to the ledger and measures it.
 pub const TABLE: &[(ScoreKind, &str, &dyn Score)] = &[
     (ScoreKind::Mse, "mse", &MeanSquaredError),
     (ScoreKind::TopError, "top-error", &TopError),
@@ -212,27 +217,33 @@ pub const TABLE: &[(ScoreKind, &str, &dyn Score)] = &[
 ];
 
 impl ScoreKind {
-    /// Position in the scores of a ledger row: that in [`TABLE`], and the mixture of them last.
+    /// Kinds and names of the scores of a ledger row, in its order: those of [`TABLE`], those of [`FITTED`], and the mixture last.
+    fn row() -> impl Iterator<Item = (Self, &'static str)> {
+        let of_batches = TABLE.iter().map(|(kind, name, _)| (*kind, *name));
+        let of_classes = FITTED.iter().map(|(kind, name, _)| (*kind, *name));
+        of_batches.chain(of_classes).chain([(Self::Mixture, "mixture")])
+    }
+
+    /// Position in the scores of a ledger row.
     pub fn position(self) -> usize {
-        TABLE.iter().position(|(kind, ..)| *kind == self).unwrap_or(TABLE.len())
+        Self::row().position(|(kind, _)| kind == self).expect("every kind is in a row")
     }
 
     /// Name in ledgers and reports.
     pub fn name(self) -> &'static str {
-        TABLE.get(self.position()).map_or("mixture", |row| row.1)
+        Self::row().find(|(kind, _)| *kind == self).expect("every kind is in a row").1
     }
 
     /// Names of all scores of a ledger row, in its order.
     pub fn names() -> Vec<String> {
-        let names = TABLE.iter().map(|row| row.1).chain([Self::Mixture.name()]);
-        names.map(str::to_owned).collect()
+        Self::row().map(|(_, name)| name.to_owned()).collect()
     }
 }
 
 /// What is known of one image after scoring.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Scored {
-    /// One value for each score, in the order of [`TABLE`].
+    /// One value for each score of [`TABLE`], then one for each of [`FITTED`].
     pub(super) scores: Vec<f64>,
     /// What the classifier answers on its reconstruction.
     pub(super) restored_answer: u32,
@@ -244,6 +255,7 @@ pub(super) struct Scored {
 pub(super) fn score_all(
     set: &Dataset,
     defence: &Defence<'_>,
+    fitted: &FittedScores,
     progress: &dyn Progress,
 ) -> Result<Vec<Scored>> {
     let device = defence.autoencoder.device();
@@ -261,8 +273,11 @@ pub(super) fn score_all(
         let read = |model: &TrainedClassifier| argmax(model.logits(shown.images.clone()));
         let classes = defence.label_model.map(|model| read(&model.classifier)).transpose()?;
         let restored = argmax(shown.restored.logits)?;
+        let activations = values(defence.classifier.hidden(shown.read.features))?;
+        let units = activations.len() / chunk.len();
+        let of_class = |row: usize| fitted.of(&activations[units * row..units * (row + 1)], labels[row]);
         scored.extend((0..chunk.len()).map(|row| Scored {
-            scores: columns.iter().map(|column| f64::from(column[row])).collect(),
+            scores: columns.iter().map(|column| f64::from(column[row])).chain(of_class(row)).collect(),
             restored_answer: restored[row],
             shown_class: classes.as_ref().map(|classes| classes[row]),
         }));
@@ -271,7 +286,9 @@ pub(super) fn score_all(
     Ok(scored)
 }
 
-/// Columns of [`TABLE`] for the images, one column for each score.
+/// Columns of [`TABLE`] and [`FITTED`] for the images, one column for each score.
 pub(super) fn columns(scored: &[Scored]) -> Vec<Vec<f64>> {
-    (0..TABLE.len()).map(|column| scored.iter().map(|image| image.scores[column]).collect()).collect()
+    (0..TABLE.len() + FITTED.len())
+        .map(|column| scored.iter().map(|image| image.scores[column]).collect())
+        .collect()
 }

@@ -182,3 +182,35 @@ fn twins_are_within_their_attack_s_ball_and_in_the_set_s_order() {
     }
     assert!(changed >= 10, "only {changed} of 12 twins differ from their image");
 }
+
+#[test]
+fn a_score_of_whole_classes_is_fitted_on_the_audited_images_and_never_reconstructs() {
+    let (networks, audited, trusted) = (networks(), blocks(48, 4, 1), blocks(24, 4, 2));
+    let defence = networks.defence();
+    for (kind, name, _) in FITTED {
+        let config = PurifyConfig { score: *kind, ..config(FlaggedPolicy::Decide) };
+        let judged = judge(&audited, &trusted, &defence, &config, &Silent).expect("judged");
+        let position = kind.position();
+        assert_eq!(judged.ledger.score_names[position], *name);
+        let suspicions: Vec<f64> = judged.ledger.rows.iter().map(|row| row.suspicion).collect();
+        let column: Vec<f64> = judged.ledger.rows.iter().map(|row| row.scores[position]).collect();
+        assert!(suspicions == column && column.iter().any(|score| *score != 0.0), "{name}: {column:?}");
+        assert!(judged.ledger.rows.iter().all(|row| row.verdict != Verdict::Reconstruct), "{name}");
+        // The scorer of held-out images is fitted on the same audited ones.
+        let scorer = Scorer::new(&audited, &trusted, defence, &Silent).expect("fitted");
+        assert_eq!(scorer.score(&audited, &Silent).expect("scored")[position], column, "{name}");
+        // Fitted on other images, it is another score.
+        let other = Scorer::new(&blocks(48, 4, 3), &trusted, defence, &Silent).expect("fitted");
+        assert_ne!(other.score(&audited, &Silent).expect("scored")[position], column, "{name}");
+    }
+}
+
+#[test]
+fn the_names_of_a_ledger_row_are_in_the_order_of_positions_and_the_mixture_is_last() {
+    let names = ScoreKind::names();
+    for (kind, name) in TABLE.iter().map(|row| (row.0, row.1)).chain(FITTED.iter().map(|row| (row.0, row.1)))
+    {
+        assert_eq!((names[kind.position()].as_str(), kind.name()), (name, name));
+    }
+    assert_eq!(ScoreKind::Mixture.position(), names.len() - 1);
+}

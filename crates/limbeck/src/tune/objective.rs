@@ -126,6 +126,11 @@ impl ObjectiveKind {
                 config.purify.score.name(),
                 "a score of the autoencoder (mse, kl, head or mixture): adversarial twins keep their labels",
             )),
+            (Self::Detection, ScoreKind::Spectral | ScoreKind::Clustering) => Err(Error::config(
+                "purify.score",
+                config.purify.score.name(),
+                "a score of the autoencoder (mse, kl, head or mixture): this one looks at the classifier alone",
+            )),
             _ => Ok(()),
         }
     }
