@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::config::{ClassifierSection, NetworkConfig};
+use super::copies::{CopiedDefence, label_network, with_copies};
 use super::findings::CALIBRATION_SCORES;
 use super::run::Run;
 use super::sets::Sets;
@@ -49,6 +50,8 @@ pub(super) struct Poison {
     pub(super) poisoned: Option<PoisonedSet>,
     pub(super) truth: Option<TruthManifest>,
     pub(super) surrogate: Option<TrainedClassifier>,
+    /// Copies of the defence, of an attacker who knows it.
+    pub(super) copies: Option<CopiedDefence>,
     pub(super) key: String,
 }
 
@@ -163,7 +166,8 @@ impl Run<'_> {
     pub(super) fn poison(&mut self, sets: &Sets, data: &str) -> Result<Poison> {
         let section = self.config.poison.clone();
         if section.plan.fraction == 0.0 {
-            return Ok(Poison { poisoned: None, truth: None, surrogate: None, key: data.to_owned() });
+            let key = data.to_owned();
+            return Ok(Poison { poisoned: None, truth: None, surrogate: None, copies: None, key });
         }
         let surrogate = self.classifier(
             "surrogate",
@@ -174,12 +178,18 @@ impl Run<'_> {
             &sets.train.subset(&sets.held_out),
             &[data],
         )?;
-        let key = self.key("poison", &section.plan, &[&surrogate.key]);
+        let copies = self.copied_defence(sets, &surrogate)?;
+        let upstream = [Some(&surrogate.key), copies.as_ref().map(|copies| &copies.key)];
+        let upstream: Vec<&str> = upstream.into_iter().flatten().map(String::as_str).collect();
+        let key = self.key("poison", &section.plan, &upstream);
+        let copies = copies.map(|made| made.value);
         let (images, truth) = ("poison/images.safetensors", "poison/truth.csv");
         self.stage("poison", &key, &[images, truth], |run, _| {
             let network = &surrogate.value.network;
-            let poisoned =
-                poison(&sets.train, &section.plan, network, &run.device, run.seed("poison"), run.progress)?;
+            let poisoned = with_copies(copies.as_ref(), section.plan.evade.percentile, |copies| {
+                let seed = run.seed("poison");
+                poison(&sets.train, &section.plan, network, copies, &run.device, seed, run.progress)
+            })?;
             poisoned.save(&run.path(images))?;
             poisoned
                 .truth(&sets.train, &poisoned.apply(&sets.train)?, &section.plan.label())
@@ -189,6 +199,7 @@ impl Run<'_> {
             poisoned: Some(PoisonedSet::load(&self.path(images))?),
             truth: Some(TruthManifest::load(&self.path(truth))?),
             surrogate: Some(surrogate.value.network),
+            copies,
             key,
         })
     }
@@ -264,7 +275,7 @@ impl Run<'_> {
         if !config.enabled {
             return Ok(Made { value: None, key: data.to_owned() });
         }
-        let network = NetworkConfig { width: config.width, ..self.config.classifier.network };
+        let network = label_network(&self.config);
         let key = self.key("label-model", &(&config, network), &[data]);
         let file = "label_model.safetensors";
         self.stage("label-model", &key, &[file], |run, _| {
