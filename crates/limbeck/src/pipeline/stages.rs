@@ -19,14 +19,14 @@ use crate::distill::{NullRule, SoftLabels};
 use crate::error::{Error, Result};
 use crate::evaluate::results::{
     AttackedRate, ClassifierCurve, ClassifierEpoch, ControlRow, DatasetSummary, Evaluation, ModelRow,
-    PoisonSummary, Rate,
+    PatchSummary, PoisonSummary, Rate,
 };
 use crate::evaluate::{
-    AttackedSet, Truth, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success, class_rows,
-    detection, held_out, restoration, self_checks, statements, suspicion_points, triptychs, verdict_counts,
+    AttackedSet, Mapped, Truth, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success, class_rows,
+    detection, held_out, localisation, random_overlap, restoration, self_checks, statements, suspicion_points, triptychs, verdict_counts,
 };
 use crate::network::{TrainedAutoencoder, TrainedClassifier};
-use crate::poison::{PoisonedSet, TruthManifest, poison};
+use crate::poison::{Copies, PoisonedSet, TruthManifest, passing, poison};
 use crate::purify::{
     Defence, Judgement, Ledger, NoiseConfig, ScoreKind, Scorer, Threshold, Twins, Verdict, craft_twins,
     judge, purified_set, train_autoencoder, train_label_model,
@@ -629,7 +629,7 @@ impl Run<'_> {
                 image_size: [sets.train.size().width, sets.train.size().height],
                 content_hash: sets.content_hash(),
             },
-            poison: self.poison_summary(sets, audited, poison)?,
+            poison: self.poison_summary(sets, audited, poison, networks)?,
             verdicts: verdict_counts(&audit.ledger),
             by_class: class_rows(&audit.ledger, sets.train.classes().len(), &truth),
             detection: detection(&audit.ledger, &audit.thresholds, decisive.position(), &truth)?,
@@ -637,6 +637,7 @@ impl Run<'_> {
                 &sets.test,
                 &config.held_out,
                 poison.surrogate.as_ref(),
+                &dae.value.network,
                 &Scorer::new(&sets.trusted, self.defence(networks), progress)?,
                 decisive,
                 &audit.thresholds,
@@ -684,14 +685,19 @@ impl Run<'_> {
         sets: &Sets,
         audited: &Dataset,
         poison: &Poison,
+        networks: &Networks,
     ) -> Result<Option<PoisonSummary>> {
         let (Some(poisoned), Some(surrogate)) = (&poison.poisoned, &poison.surrogate) else {
             return Ok(None);
         };
         let plan = self.config.poison.plan;
         let indices: Vec<usize> = poisoned.images.iter().map(|image| image.index).collect();
-        let (before, after) = (sets.train.subset(&indices), audited.subset(&indices));
-        let after = after.with_labels(before.samples().iter().map(|sample| sample.label).enumerate())?;
+        let (before, poisoned_images) = (sets.train.subset(&indices), audited.subset(&indices));
+        let passing = |copies: Option<&Copies<'_>>| {
+            let rate = |copies| Ok(Rate::of(passing(&poisoned_images, copies, &self.device)?));
+            copies.map(rate).transpose()
+        };
+        let after = poisoned_images.with_labels(before.samples().iter().map(|sample| sample.label).enumerate())?;
         let network = self.config.poison.surrogate;
         Ok(Some(PoisonSummary {
             poison: plan.label(),
@@ -707,6 +713,28 @@ impl Run<'_> {
             surrogate: format!("{:?} of width {}", network.architecture, network.width),
             surrogate_clean: accuracy(surrogate, &before, self.progress)?,
             surrogate_attacked: accuracy(surrogate, &after, self.progress)?,
+            pass_copies: with_copies(poison.copies.as_ref(), plan.evade.percentile, passing)?,
+            patch: self.patch_summary(&poisoned_images, networks)?,
+        }))
+    }
+
+    /// Whether maps show where the trigger is, if it is in one place.
+    fn patch_summary(&self, poisoned: &Dataset, networks: &Networks) -> Result<Option<PatchSummary>> {
+        let patch = self.config.poison.plan.patch(poisoned.size());
+        let Some(patch) = patch.filter(|_| !poisoned.is_empty()) else { return Ok(None) };
+        let Networks { undefended, dae, label_model } = networks;
+        let mapped = Mapped {
+            autoencoder: &dae.value.network,
+            undefended: &undefended.value.network,
+            label_model: label_model.value.as_ref(),
+        };
+        let pixels = patch.iter().filter(|is_set| **is_set).count();
+        self.progress.task("maps of the trigger", "images");
+        Ok(Some(PatchSummary {
+            pixels: pixels as u64,
+            area: patch.len() as u64,
+            random_overlap: random_overlap(pixels, patch.len()),
+            maps: localisation(poisoned, &patch, &mapped, self.progress)?,
         }))
     }
 
