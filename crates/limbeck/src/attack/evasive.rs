@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use super::gradient::slope;
 use super::loss::{cross_entropy, margin};
 use super::rows::{replace, select};
-use super::{Attack, Norm, ThreatModel};
+use super::{Attack, IFgsm, Norm, ThreatModel};
 use crate::error::{Error, Result};
 use crate::network::Model;
 
@@ -53,11 +53,11 @@ pub struct Aim {
     pub payload: Payload,
 }
 
-/// Steps of equal size in all pixels; each image ends as the one with the most payload among those that passed every guard, else as the least suspicious.
+/// Signed steps that become ever smaller; each image ends as the one with the most payload among those that passed every guard, else as the least suspicious.
 pub struct Evasive<'a> {
     /// All that must be passed.
     pub guards: Vec<Guard<'a>>,
-    /// Step size, in pixel units.
+    /// Size of the first step, in pixel units; the others fall evenly towards 0, so that all together are half as long as if they did not.
     pub step: f64,
     /// Number of steps.
     pub steps: usize,
@@ -128,7 +128,8 @@ impl Evasive<'_> {
                 Some((images, best)) => better(images, best, &stored, &standings),
             });
             if step < self.steps {
-                current = allowed(current + gradient.sign().mul_scalar(self.step));
+                let step = self.step * (self.steps - step) as f64 / self.steps as f64;
+                current = allowed(current + gradient.sign().mul_scalar(step));
             }
         }
         Ok(kept.map_or(current, |(images, _)| images))
@@ -219,7 +220,8 @@ impl Guard<'_> {
 }
 
 impl Attack for Evasive<'_> {
-    /// The images keep their labels and are to be read as any other class.
+    /// The images keep their labels and are to be read as any other class. What I-FGSM makes of them is where the steps begin: from the images themselves, which
+    /// pass, no way was found to images that fool.
     fn propose(
         &self,
         model: &dyn Model,
@@ -233,7 +235,9 @@ impl Attack for Evasive<'_> {
         let aims: Vec<Aim> =
             labels.iter().map(|&label| Aim { label, payload: Payload::Away(label) }).collect();
         let ball = threat.in_whole_levels();
-        self.steps_from(images.clone(), model, &aims, |proposal| ball.project(&images, proposal))
+        let fooling = IFgsm { step: self.step, steps: self.steps };
+        let start = fooling.propose(model, ball, images.clone(), labels)?;
+        self.steps_from(start, model, &aims, |proposal| ball.project(&images, proposal))
     }
 }
 

@@ -35,7 +35,7 @@ pub struct HeldOutConfig {
 }
 
 impl Default for HeldOutConfig {
-    /// FGSM and I-FGSM (10 steps of a quarter of eps) at 1, 2, 4 and 8 grey levels; attacks that no detector is trained with at 4 grey levels or an L2 norm of 0.5; damage of each kind, two of which no detector is trained with. Whoever knows the detector has 4 and 8 grey levels and 20 steps of an eighth of eps (2.5 eps together, Madry 2018).
+    /// FGSM and I-FGSM (10 steps of a quarter of eps) at 1, 2, 4 and 8 grey levels; attacks that no detector is trained with at 4 grey levels or an L2 norm of 0.5; damage of each kind, two of which no detector is trained with. Whoever knows the detector has 4 and 8 grey levels and 40 steps from an eighth of eps down (2.5 eps together, Madry 2018).
     fn default() -> Self {
         use HonestDamage::{Blur, Brightness, Contrast, Gamma, Jpeg, Noise, Resample};
         let attack =
@@ -63,7 +63,7 @@ impl Default for HeldOutConfig {
                 .chain(unlike_training)
                 .collect(),
             knowing: [0.0157, 0.0314]
-                .map(|eps| AttackConfig { step: eps / 8.0, steps: 20, ..AttackConfig::linf(AttackKind::IFgsm, eps) })
+                .map(|eps| AttackConfig { step: eps / 8.0, steps: 40, ..AttackConfig::linf(AttackKind::IFgsm, eps) })
                 .to_vec(),
             honest: vec![
                 Jpeg { quality: 95 },

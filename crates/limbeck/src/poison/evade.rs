@@ -23,7 +23,7 @@ const BATCH: usize = 128;
 pub struct Evasion {
     /// How far each pixel may move from what the kind made of it, in pixel units; 0 = the attacker knows nothing of the defence.
     pub eps: f64,
-    /// Gradient steps, of 2.5 eps together (Madry 2018).
+    /// Gradient steps that become ever smaller, of 2.5 eps together (Madry 2018).
     pub steps: usize,
     /// Weight of a nat of payload, the loss of the attacker's own network, against a nat of suspicion.
     pub weight: f64,
@@ -103,7 +103,7 @@ pub(super) fn evade(
     payload: impl Fn(u32) -> Payload,
 ) -> Result<Vec<PoisonedImage>> {
     let Evasion { eps, steps, weight, .. } = task.config.evade;
-    let attack = Evasive { guards: copies.guards.clone(), step: 2.5 * eps / steps as f64, steps, weight };
+    let attack = Evasive { guards: copies.guards.clone(), step: 5.0 * eps / steps as f64, steps, weight };
     let (set, device) = (task.set, task.device.clone().without_autodiff());
     let (ball, near) = (task.config.ball().map(ThreatModel::in_whole_levels), task.config.evade.ball());
     let free = free_pixels(task, &device);
