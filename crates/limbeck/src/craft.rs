@@ -93,7 +93,7 @@ pub fn quantise_within(attacked: &[f32], original: &[u8], threat: ThreatModel) -
     let mut stored = quantise(attacked);
     match threat.norm {
         Norm::Linf => {
-            let levels = (threat.eps * 255.0 + 1e-9).floor() as i32;
+            let levels = i32::from(threat.levels());
             for (pixel, &original) in stored.iter_mut().zip(original) {
                 let original = i32::from(original);
                 *pixel =

@@ -95,6 +95,16 @@ pub fn input_gradient(model: &dyn Model, images: Tensor<4>, labels: &[u32]) -> R
     Ok(slope(model, images, labels, loss)?.gradient)
 }
 
+/// ∂ (z_y − max over the others of z) / ∂ images, `[batch, 3, height, width]`: how much each pixel speaks for the label y.
+pub fn margin_gradient(model: &dyn Model, images: Tensor<4>, labels: &[u32]) -> Result<Tensor<4>> {
+    let lead = |_, logits: &[f32], label: usize, slopes: &mut [f64]| {
+        let (lead, rival) = margin(logits, label);
+        (slopes[label], slopes[rival]) = (1.0, -1.0);
+        lead
+    };
+    Ok(slope(model, images, labels, lead)?.gradient)
+}
+
 /// A multiple of each image's [`input_gradient`], scaled so that 32 bits hold it where the softmax has saturated.
 pub(super) fn ascent(model: &dyn Model, images: Tensor<4>, labels: &[u32]) -> Result<Tensor<4>> {
     let loss = |_, logits: &[f32], label, slopes: &mut [f64]| {

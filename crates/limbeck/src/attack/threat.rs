@@ -80,6 +80,16 @@ impl ThreatModel {
         }
     }
 
+    /// Whole 8-bit levels that an L-infinity ball around a stored image holds: at eps 0.01 (2.55 levels) two.
+    pub fn levels(self) -> u8 {
+        (self.eps * 255.0 + 1e-9).floor() as u8
+    }
+
+    /// The same ball cut to whole levels, so that rounding to 8 bits never leaves it.
+    pub fn in_whole_levels(self) -> Self {
+        Self { eps: f64::from(self.levels()) / 255.0, ..self }
+    }
+
     /// The largest change of an image of this many values that passes for allowed: `eps` and the rounding of 32-bit numbers.
     pub fn reach(self, values: usize) -> f64 {
         match self.norm {

@@ -18,21 +18,52 @@ const INFERNO: [[f64; 3]; 8] = [
 
 /// The map of one image, `[height, width]`, from image and reconstruction as `[3, height, width]` in `[0, 1]`.
 pub(super) fn anomaly_map(image: &[f32], reconstruction: &[f32], width: usize) -> Vec<f32> {
-    let area = image.len() / 3;
-    let difference = |pixel: usize| -> f32 {
-        let channels = [pixel, area + pixel, 2 * area + pixel];
-        channels.map(|at| (image[at] - reconstruction[at]).abs()).iter().sum::<f32>() / 3.0
-    };
-    median_filtered(&(0..area).map(difference).collect::<Vec<_>>(), width)
+    let residual: Vec<f32> =
+        image.iter().zip(reconstruction).map(|(pixel, denoised)| pixel - denoised).collect();
+    smoothed(&magnitudes(&residual), width, Smoothing::Median)
 }
 
-/// Each pixel the median of the window around it; beyond its edges the image is mirrored.
-fn median_filtered(map: &[f32], width: usize) -> Vec<f32> {
+/// Mean over channels of the absolute values: `[3, height, width]` to `[height, width]`.
+pub(super) fn magnitudes(changes: &[f32]) -> Vec<f32> {
+    let area = changes.len() / 3;
+    let at = |pixel: usize| [pixel, area + pixel, 2 * area + pixel];
+    (0..area).map(|pixel| at(pixel).map(|at| changes[at].abs()).iter().sum::<f32>() / 3.0).collect()
+}
+
+/// How a map is smoothed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Smoothing {
+    /// Forgets what is smaller than half the window.
+    Median,
+    /// Keeps it, blurred.
+    Mean,
+}
+
+impl Smoothing {
+    pub(super) const ALL: [Self; 2] = [Self::Median, Self::Mean];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Median => "median",
+            Self::Mean => "mean",
+        }
+    }
+
+    fn of(self, window: &mut [f32; WINDOW * WINDOW]) -> f32 {
+        match self {
+            Self::Median => *window.select_nth_unstable_by(WINDOW * WINDOW / 2, f32::total_cmp).1,
+            Self::Mean => window.iter().sum::<f32>() / window.len() as f32,
+        }
+    }
+}
+
+/// Each pixel the median or mean of the window around it; beyond its edges the image is mirrored.
+pub(super) fn smoothed(map: &[f32], width: usize, smoothing: Smoothing) -> Vec<f32> {
     let height = map.len() / width;
     let around = |at: usize, size: usize| -> [usize; WINDOW] {
         std::array::from_fn(|step| mirrored(at as isize + step as isize - (WINDOW / 2) as isize, size))
     };
-    let mut filtered = Vec::with_capacity(map.len());
+    let mut found = Vec::with_capacity(map.len());
     for y in 0..height {
         let rows = around(y, height);
         for x in 0..width {
@@ -41,10 +72,10 @@ fn median_filtered(map: &[f32], width: usize) -> Vec<f32> {
             for (cell, slot) in window.iter_mut().enumerate() {
                 *slot = map[rows[cell / WINDOW] * width + columns[cell % WINDOW]];
             }
-            filtered.push(*window.select_nth_unstable_by(WINDOW * WINDOW / 2, f32::total_cmp).1);
+            found.push(smoothing.of(&mut window));
         }
     }
-    filtered
+    found
 }
 
 /// `d c b a | a b c d | d c b a`, however far outside.
@@ -75,13 +106,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_mean_keeps_what_a_median_of_the_same_window_forgets() {
+        // A patch of 3 x 3 is 9 of 25 pixels.
+        let mut map = vec![0.0; 16 * 16];
+        for y in 8..11 {
+            map[y * 16 + 8..y * 16 + 11].fill(0.5);
+        }
+        assert_eq!(smoothed(&map, 16, Smoothing::Median), vec![0.0; 256]);
+        assert!((smoothed(&map, 16, Smoothing::Mean)[9 * 16 + 9] - 0.5 * 9.0 / 25.0).abs() < 1e-7);
+    }
+
+    #[test]
     fn a_single_odd_pixel_is_noise_and_a_patch_stays_where_it_is() {
         let mut map = vec![0.0; 16 * 16];
         map[3 * 16 + 3] = 1.0;
         for y in 8..13 {
             map[y * 16 + 7..y * 16 + 12].fill(0.5);
         }
-        let filtered = median_filtered(&map, 16);
+        let filtered = smoothed(&map, 16, Smoothing::Median);
         assert_eq!(filtered[3 * 16 + 3], 0.0);
         assert_eq!(filtered[10 * 16 + 9], 0.5);
         assert!(filtered[..7 * 16].iter().all(|&value| value == 0.0));
@@ -92,7 +134,7 @@ mod tests {
         // Pixels 10 y + x. Mirrored, rows and columns are 1 0 0 1 2: twice the rows 0 and 1, once row 2. Of the 25 values, ten are
         // below 10 (those of row 0), the others 10 10 11 11 12 twice and 20 20 21 21 22: the 13th is a 10.
         let map: Vec<f32> = (0..36).map(|pixel| (10 * (pixel / 6) + pixel % 6) as f32).collect();
-        let filtered = median_filtered(&map, 6);
+        let filtered = smoothed(&map, 6, Smoothing::Median);
         assert_eq!(filtered[0], 10.0);
         // Without an edge in reach it is the middle itself.
         assert_eq!(filtered[2 * 6 + 3], 23.0);
@@ -102,7 +144,7 @@ mod tests {
     fn a_window_larger_than_the_image_is_mirrored_more_than_once() {
         // … | a b | b a | a b | b a | a b …, where the middle pair is the image.
         assert_eq!((-4..6).map(|at| mirrored(at, 2)).collect::<Vec<_>>(), [0, 1, 1, 0, 0, 1, 1, 0, 0, 1]);
-        assert_eq!(median_filtered(&[0.25; 2], 1), [0.25; 2]);
+        assert_eq!(smoothed(&[0.25; 2], 1, Smoothing::Median), [0.25; 2]);
     }
 
     #[test]

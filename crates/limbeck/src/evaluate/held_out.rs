@@ -5,15 +5,19 @@ use serde::{Deserialize, Serialize};
 
 use super::metrics::{auroc, recall_at_false_positive_rate};
 use super::results::{HeldOutAttack, HeldOutDamage, HeldOutDetection, Rate};
-use crate::attack::{AttackConfig, AttackKind};
-use crate::craft::craft_images;
+use crate::attack::{AttackConfig, AttackKind, Evasive, Guard, GuardScore, Norm};
+use crate::craft::{CraftedImage, craft_images, craft_towards};
 use crate::damage::HonestDamage;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::network::{Model, TrainedClassifier};
+use crate::network::{DetectionHead, Model, TrainedAutoencoder, TrainedClassifier};
+use crate::poison::Evasion;
 use crate::progress::Progress;
-use crate::purify::{ScoreKind, Scorer, Threshold};
+use crate::purify::{CalibrationScores, Rule, ScoreKind, Scorer, Threshold};
 use crate::rng::Seed;
+
+/// How rows of attacks that know the detector end.
+pub(super) const KNOWING: &str = ", knowing the detector";
 
 /// What the frozen detector is shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,12 +27,15 @@ pub struct HeldOutConfig {
     pub images: usize,
     /// Attacks, each crafted on the attacker's own network with the label kept, stored in 8 bits.
     pub attacks: Vec<AttackConfig>,
+    /// Attacks of one who holds the autoencoder's weights and keeps its detection head quiet: `i-fgsm` in an L-infinity ball.
+    #[serde(default)]
+    pub knowing: Vec<AttackConfig>,
     /// Honest damage, which is not to be flagged.
     pub honest: Vec<HonestDamage>,
 }
 
 impl Default for HeldOutConfig {
-    /// FGSM and I-FGSM (10 steps of a quarter of eps) at 1, 2, 4 and 8 grey levels; attacks that no detector is trained with at 4 grey levels or an L2 norm of 0.5; damage of each kind, two of which no detector is trained with.
+    /// FGSM and I-FGSM (10 steps of a quarter of eps) at 1, 2, 4 and 8 grey levels; attacks that no detector is trained with at 4 grey levels or an L2 norm of 0.5; damage of each kind, two of which no detector is trained with. Whoever knows the detector has 4 and 8 grey levels and 40 steps from an eighth of eps down (2.5 eps together, Madry 2018).
     fn default() -> Self {
         use HonestDamage::{Blur, Brightness, Contrast, Gamma, Jpeg, Noise, Resample};
         let attack =
@@ -55,6 +62,13 @@ impl Default for HeldOutConfig {
                 .flat_map(|kind| eps.map(|eps| attack(kind, eps)))
                 .chain(unlike_training)
                 .collect(),
+            knowing: [0.0157, 0.0314]
+                .map(|eps| AttackConfig {
+                    step: eps / 8.0,
+                    steps: 40,
+                    ..AttackConfig::linf(AttackKind::IFgsm, eps)
+                })
+                .to_vec(),
             honest: vec![
                 Jpeg { quality: 95 },
                 Jpeg { quality: 75 },
@@ -79,6 +93,14 @@ impl HeldOutConfig {
         for (index, attack) in self.attacks.iter().enumerate() {
             attack.check(&format!("{key}.attacks[{index}]"))?;
         }
+        for (index, attack) in self.knowing.iter().enumerate() {
+            let key = format!("{key}.knowing[{index}]");
+            attack.check(&key)?;
+            if (attack.kind, attack.norm) != (AttackKind::IFgsm, Norm::Linf) {
+                let expected = "i-fgsm in an L-infinity ball: no other attack minds a detector";
+                return Err(Error::config(key, attack.label(), expected));
+            }
+        }
         for (index, damage) in self.honest.iter().enumerate() {
             let (strength, most) = match *damage {
                 HonestDamage::Jpeg { quality } => (f64::from(quality), 100.0),
@@ -97,9 +119,56 @@ impl HeldOutConfig {
     }
 }
 
+/// The frozen detector, and what it makes of the clean images.
+struct Shown<'a> {
+    test: &'a Dataset,
+    clean: Vec<Vec<f64>>,
+    scorer: &'a Scorer<'a>,
+    decisive: ScoreKind,
+    threshold: &'a Threshold,
+}
+
+impl Shown<'_> {
+    fn flags(&self, columns: &[Vec<f64>]) -> Vec<bool> {
+        columns[self.decisive.position()].iter().map(|score| self.threshold.flags(*score)).collect()
+    }
+
+    /// Scores attacked images, one for each clean one.
+    fn attacked(
+        &self,
+        attack: String,
+        crafted: Vec<CraftedImage>,
+        progress: &dyn Progress,
+    ) -> Result<HeldOutAttack> {
+        let fooled: Vec<bool> = crafted
+            .iter()
+            .zip(self.test.samples())
+            .map(|(image, sample)| image.answer != sample.label)
+            .collect();
+        let pixels = crafted.into_iter().map(|image| image.pixels).enumerate();
+        let columns = self.scorer.score(&self.test.with_pixels(pixels)?, progress)?;
+        let (flagged, position) = (self.flags(&columns), self.decisive.position());
+        let (clean, scores) = (&self.clean[position], &columns[position]);
+        Ok(HeldOutAttack {
+            attack,
+            auroc: self
+                .clean
+                .iter()
+                .zip(&columns)
+                .map(|(clean, found)| auroc(clean, found))
+                .collect::<Result<_>>()?,
+            recall_at_1_percent: recall_at_false_positive_rate(clean, scores, 0.01)?,
+            evaded: Rate::of(fooled.iter().zip(&flagged).map(|(fooled, flagged)| *fooled && !flagged)),
+            flagged: Rate::of(flagged),
+            fooled: Rate::of(fooled),
+        })
+    }
+}
+
 /// Scores held-out images clean, attacked on `unseen`, and honestly damaged; `None` without an attacker's network.
 ///
-/// Nothing is fitted here: `thresholds`, in the order of the table of scores, come frozen.
+/// Nothing is fitted here: `thresholds`, in the order of the table of scores, come frozen. Whoever knows `detector` crafts on both networks at once, and aims at
+/// a log-odds that half of the same images have unattacked.
 #[expect(
     clippy::too_many_arguments,
     reason = "each is a different kind of thing; a bundle would only rename them"
@@ -108,6 +177,7 @@ pub fn held_out(
     test: &Dataset,
     config: &HeldOutConfig,
     unseen: Option<&TrainedClassifier>,
+    detector: &TrainedAutoencoder,
     scorer: &Scorer<'_>,
     decisive: ScoreKind,
     thresholds: &[Threshold],
@@ -115,31 +185,27 @@ pub fn held_out(
     progress: &dyn Progress,
 ) -> Result<Option<HeldOutDetection>> {
     let Some(unseen) = unseen.filter(|_| test.len() > 1) else { return Ok(None) };
-    let test = super::attack_set(test, config.images, seed);
-    let scores = |set: &Dataset| scorer.score(set, progress);
-    let position = decisive.position();
-    let threshold = &thresholds[position];
-    let flagged =
-        |columns: &[Vec<f64>]| Rate::of(columns[position].iter().map(|score| threshold.flags(*score)));
+    let test = &super::attack_set(test, config.images, seed);
     progress.task("scoring held-out images", "images");
-    let clean = scores(&test)?;
-    let indices: Vec<usize> = (0..test.len()).collect();
+    let clean = scorer.score(test, progress)?;
+    let threshold = &thresholds[decisive.position()];
+    let shown = Shown { test, clean, scorer, decisive, threshold };
+    let (indices, device): (Vec<usize>, _) = ((0..test.len()).collect(), unseen.device());
     let mut attacks = Vec::new();
     for attack in &config.attacks {
         progress.task(&format!("{} on held-out images", attack.label()), "images");
-        let crafted = craft_images(&test, &indices, attack, unseen, &unseen.device(), progress)?;
-        let pixels = crafted.into_iter().map(|image| image.pixels);
-        let attacked = scores(&test.with_pixels(indices.iter().copied().zip(pixels))?)?;
-        attacks.push(HeldOutAttack {
-            attack: attack.label(),
-            auroc: clean
-                .iter()
-                .zip(&attacked)
-                .map(|(clean, attacked)| auroc(clean, attacked))
-                .collect::<Result<_>>()?,
-            flagged: flagged(&attacked),
-            recall_at_1_percent: recall_at_false_positive_rate(&clean[position], &attacked[position], 0.01)?,
-        });
+        let crafted = craft_images(test, &indices, attack, unseen, &device, progress)?;
+        attacks.push(shown.attacked(attack.label(), crafted, progress)?);
+    }
+    let head = DetectionHead(detector);
+    for attack in &config.knowing {
+        let label = format!("{}{KNOWING}", attack.label());
+        progress.task(&format!("{label}, on held-out images"), "images");
+        let evasive = knowing(attack, &head, &shown.clean[ScoreKind::Head.position()])?;
+        let labels = test.labels(&indices);
+        let crafted =
+            craft_towards(test, &indices, &labels, &evasive, attack.threat(), unseen, &device, progress)?;
+        attacks.push(shown.attacked(label, crafted, progress)?);
     }
     let mut honest = Vec::new();
     for damage in &config.honest {
@@ -148,16 +214,25 @@ pub fn held_out(
             .iter()
             .map(|&index| Ok((index, damage.apply(&test.pixels(index)?, test.size(), &mut rng)?)))
             .collect::<Result<Vec<_>>>()?;
-        honest.push(HeldOutDamage {
-            damage: damage.label(),
-            flagged: flagged(&scores(&test.with_pixels(pixels)?)?),
-        });
+        let columns = scorer.score(&test.with_pixels(pixels)?, progress)?;
+        honest.push(HeldOutDamage { damage: damage.label(), flagged: Rate::of(shown.flags(&columns)) });
     }
+    let right = super::accuracy(unseen, test, progress)?;
     Ok(Some(HeldOutDetection {
         scores: ScoreKind::names(),
         decides: decisive.name().to_owned(),
-        clean: flagged(&clean),
+        clean: Rate::of(shown.flags(&shown.clean)),
+        fooled_by_clean: Rate { successes: right.trials - right.successes, trials: right.trials },
         attacks,
         honest,
     }))
+}
+
+/// An attack that is to look to the head like the median of these clean scores.
+fn knowing<'a>(attack: &AttackConfig, head: &'a DetectionHead<'a>, clean: &[f64]) -> Result<Evasive<'a>> {
+    let median = Rule::Percentile { percentile: 50.0, margin: 0.0 };
+    let limit = Threshold::infer(&CalibrationScores::new(clean.to_vec())?, median)?.value();
+    let ((step, steps), Evasion { weight, .. }) = (attack.walk(), Evasion::default());
+    let guards = vec![Guard { model: head, score: GuardScore::LogOdds, limit }];
+    Ok(Evasive { guards, step, steps, weight })
 }

@@ -11,6 +11,7 @@ mod examples;
 mod findings;
 mod held_out;
 pub mod image_quality;
+mod localisation;
 pub mod metrics;
 mod restoration;
 pub mod results;
@@ -23,6 +24,7 @@ pub use detection::{Truth, class_rows, detection, suspicion_points, verdict_coun
 pub use examples::triptychs;
 pub use findings::{AuditFindings, AuditOrigin, AuditPageConfig, Exhibit, audit_findings};
 pub use held_out::{HeldOutConfig, held_out};
+pub use localisation::{Mapped, localisation, random_overlap};
 pub use restoration::restoration;
 pub use robustness::{AttackedSet, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success};
 pub use statements::statements;

@@ -100,6 +100,36 @@ pub struct PoisonSummary {
     pub surrogate_clean: Rate,
     /// The surrogate's accuracy on the poisoned images.
     pub surrogate_attacked: Rate,
+    /// Poisoned images that pass the attacker's own copies of the defence; `None` for an attacker who does not know it.
+    pub pass_copies: Option<Rate>,
+    /// Whether maps show where the trigger is; `None` for a poison without a patch.
+    pub patch: Option<PatchSummary>,
+}
+
+/// Where a trigger is, and whether maps show it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatchSummary {
+    /// Pixels that the trigger sets.
+    pub pixels: u64,
+    /// Of all pixels of an image.
+    pub area: u64,
+    /// Intersection over union that a random map would have on average.
+    pub random_overlap: f64,
+    /// The maps.
+    pub maps: Vec<Localisation>,
+}
+
+/// How well one map shows where the trigger is, over the poisoned images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Localisation {
+    /// What it shows and how it is smoothed: "residual, median of 5 x 5".
+    pub map: String,
+    /// Mean intersection over union of the patch with as many of the map's largest pixels as it has.
+    pub overlap: f64,
+    /// Images in which the map's largest pixel lies in the patch.
+    pub peak_inside: Rate,
 }
 
 /// Successes out of trials.
@@ -201,13 +231,15 @@ pub struct HeldOutDetection {
     pub decides: String,
     /// Clean images flagged.
     pub clean: Rate,
+    /// Clean images that the attacker's network answers wrongly.
+    pub fooled_by_clean: Rate,
     /// Attacked images.
     pub attacks: Vec<HeldOutAttack>,
     /// Honestly damaged images.
     pub honest: Vec<HeldOutDamage>,
 }
 
-/// One attack on held-out images, crafted on a network that the defender never saw.
+/// One attack on held-out images, crafted on a network that the defender never saw; one that knows the detector, on that too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeldOutAttack {
@@ -219,6 +251,10 @@ pub struct HeldOutAttack {
     pub flagged: Rate,
     /// Recall of the deciding score when 1 % of the clean images are flagged.
     pub recall_at_1_percent: f64,
+    /// Images that the attacker's own network answers wrongly.
+    pub fooled: Rate,
+    /// Images that it answers wrongly and that are not flagged.
+    pub evaded: Rate,
 }
 
 /// One kind of honest damage.

@@ -1,6 +1,7 @@
 //! Plain sentences derived from the figures, failures as plainly as successes.
 
-use super::results::{Evaluation, ModelRow, Outcome, Rate, Statement};
+use super::held_out::KNOWING;
+use super::results::{Evaluation, HeldOutAttack, ModelRow, Outcome, Rate, Statement};
 use crate::text::percent;
 
 /// What a reader should take away, in order of weight.
@@ -8,6 +9,7 @@ pub fn statements(results: &Evaluation) -> Vec<Statement> {
     [
         harm(results),
         found(results),
+        known(results),
         honest(results),
         value_of_the_filter(results),
         kept(results),
@@ -69,6 +71,22 @@ fn found(results: &Evaluation) -> Option<Statement> {
             percent(share(row.false_positives)),
             row.score,
             row.auroc
+        ),
+    )
+}
+
+/// What is left of the detector against one who holds its weights.
+fn known(results: &Evaluation) -> Option<Statement> {
+    const MOST: f64 = 0.1;
+    let knows = |row: &&HeldOutAttack| row.attack.ends_with(KNOWING);
+    let attacks = results.held_out.as_ref()?.attacks.iter().filter(knows);
+    let worst = attacks.max_by(|a, b| share(a.evaded).total_cmp(&share(b.evaded)))?;
+    say(
+        share(worst.evaded) <= MOST,
+        format!(
+            "Of images attacked by {}, {} fool the attacker's own network and are not flagged.",
+            worst.attack,
+            percent(share(worst.evaded))
         ),
     )
 }

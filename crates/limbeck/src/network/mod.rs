@@ -45,6 +45,21 @@ impl Model for Tempered<'_> {
     }
 }
 
+/// An autoencoder's detection head as a model of one logit: the log-odds that an image was perturbed on purpose, `[batch, 1]`.
+pub struct DetectionHead<'a>(pub &'a TrainedAutoencoder);
+
+impl Model for DetectionHead<'_> {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        let log_odds = self.0.denoise(images).logits;
+        let [batch] = log_odds.dims();
+        log_odds.reshape([batch, 1])
+    }
+
+    fn device(&self) -> Device {
+        self.0.device().clone()
+    }
+}
+
 /// A classifier that looks at the reconstruction instead of the image: logits(D(x)).
 ///
 /// Gradients flow through the autoencoder, so an attack on it is an attack on the whole defence.

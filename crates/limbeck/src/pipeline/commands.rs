@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use super::config::RunConfig;
+use super::copies::{CopiedDefence, with_copies};
 use super::sets::Sets;
 use crate::artefact::{read_json, write_json};
 use crate::dataset::{
@@ -94,7 +95,12 @@ pub fn poison_copy(
         (0..full.len()).filter(|&index| !apart.contains(&full.samples()[index].id)).collect();
     let full = full.subset(&poisonable);
     let plan = &config.poison.plan;
-    let poisoned = poison(&full, plan, &surrogate, device, seed.child("poison"), progress)?;
+    let train_copies =
+        || CopiedDefence::train(config, &sets, &surrogate, device, &Checkpoints::none(), progress);
+    let copies = plan.evade.is_on().then(train_copies).transpose()?;
+    let poisoned = with_copies(copies.as_ref(), plan.evade.percentile, |copies| {
+        poison(&full, plan, &surrogate, copies, device, seed.child("poison"), progress)
+    })?;
     let changed: HashMap<_, _> =
         poisoned.images.iter().map(|image| (full.samples()[image.index].id, image)).collect();
     std::fs::create_dir_all(destination).map_err(Error::io("create", destination))?;

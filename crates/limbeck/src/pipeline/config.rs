@@ -255,6 +255,11 @@ impl RunConfig {
         if !(weight.is_finite() && weight >= 0.0) {
             return Err(Error::config("dae.head_weight", weight, "a weight, 0 or more"));
         }
+        if self.poison.plan.evade.is_on() && weight == 0.0 {
+            let expected =
+                "a weight above 0, or `poison.plan.evade.eps` = 0: an attacker evades the detection head";
+            return Err(Error::config("dae.head_weight", weight, expected));
+        }
         self.dae.train.check("dae.train")?;
         self.label_model.check("label_model")?;
         self.purify.check("purify")?;
@@ -366,6 +371,11 @@ mod tests {
         assert!(refusal("distill.temperature=0.5").contains("distill.temperature"));
         assert!(refusal("poison.plan.attack.eps=3").contains("poison.plan.attack.eps"));
         assert!(refusal("dae.kind=vae").contains("dae.kind"));
+        assert!(refusal("poison.plan.amplitude=0").contains("poison.plan.amplitude"));
+        for key in ["eps=2", "steps=0", "weight=-1", "percentile=101"] {
+            let key = format!("poison.plan.evade.{key}");
+            assert!(refusal(&key).contains(key.split('=').next().expect("a key")), "{key}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@
 
 mod commands;
 mod config;
+mod copies;
 mod findings;
 mod ground;
 mod manifest;

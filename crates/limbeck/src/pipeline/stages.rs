@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use super::config::{ClassifierSection, NetworkConfig};
+use super::copies::{CopiedDefence, label_network, with_copies};
 use super::findings::CALIBRATION_SCORES;
 use super::run::Run;
 use super::sets::Sets;
@@ -18,14 +19,15 @@ use crate::distill::{NullRule, SoftLabels};
 use crate::error::{Error, Result};
 use crate::evaluate::results::{
     AttackedRate, ClassifierCurve, ClassifierEpoch, ControlRow, DatasetSummary, Evaluation, ModelRow,
-    PoisonSummary, Rate,
+    PatchSummary, PoisonSummary, Rate,
 };
 use crate::evaluate::{
-    AttackedSet, Truth, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success, class_rows,
-    detection, held_out, restoration, self_checks, statements, suspicion_points, triptychs, verdict_counts,
+    AttackedSet, Mapped, Truth, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success,
+    class_rows, detection, held_out, localisation, random_overlap, restoration, self_checks, statements,
+    suspicion_points, triptychs, verdict_counts,
 };
 use crate::network::{TrainedAutoencoder, TrainedClassifier};
-use crate::poison::{PoisonedSet, TruthManifest, poison};
+use crate::poison::{Copies, PoisonedSet, TruthManifest, passing, poison};
 use crate::purify::{
     Defence, Judgement, LabelModel, Ledger, NoiseConfig, ScoreKind, Scorer, Threshold, Twins, Verdict,
     craft_twins, judge, purified_set, train_autoencoder, train_label_model,
@@ -49,6 +51,8 @@ pub(super) struct Poison {
     pub(super) poisoned: Option<PoisonedSet>,
     pub(super) truth: Option<TruthManifest>,
     pub(super) surrogate: Option<TrainedClassifier>,
+    /// Copies of the defence, of an attacker who knows it.
+    pub(super) copies: Option<CopiedDefence>,
     pub(super) key: String,
 }
 
@@ -163,7 +167,8 @@ impl Run<'_> {
     pub(super) fn poison(&mut self, sets: &Sets, data: &str) -> Result<Poison> {
         let section = self.config.poison.clone();
         if section.plan.fraction == 0.0 {
-            return Ok(Poison { poisoned: None, truth: None, surrogate: None, key: data.to_owned() });
+            let key = data.to_owned();
+            return Ok(Poison { poisoned: None, truth: None, surrogate: None, copies: None, key });
         }
         let surrogate = self.classifier(
             "surrogate",
@@ -174,12 +179,18 @@ impl Run<'_> {
             &sets.train.subset(&sets.held_out),
             &[data],
         )?;
-        let key = self.key("poison", &section.plan, &[&surrogate.key]);
+        let copies = self.copied_defence(sets, &surrogate)?;
+        let upstream = [Some(&surrogate.key), copies.as_ref().map(|copies| &copies.key)];
+        let upstream: Vec<&str> = upstream.into_iter().flatten().map(String::as_str).collect();
+        let key = self.key("poison", &section.plan, &upstream);
+        let copies = copies.map(|made| made.value);
         let (images, truth) = ("poison/images.safetensors", "poison/truth.csv");
         self.stage("poison", &key, &[images, truth], |run, _| {
             let network = &surrogate.value.network;
-            let poisoned =
-                poison(&sets.train, &section.plan, network, &run.device, run.seed("poison"), run.progress)?;
+            let poisoned = with_copies(copies.as_ref(), section.plan.evade.percentile, |copies| {
+                let seed = run.seed("poison");
+                poison(&sets.train, &section.plan, network, copies, &run.device, seed, run.progress)
+            })?;
             poisoned.save(&run.path(images))?;
             poisoned
                 .truth(&sets.train, &poisoned.apply(&sets.train)?, &section.plan.label())
@@ -189,6 +200,7 @@ impl Run<'_> {
             poisoned: Some(PoisonedSet::load(&self.path(images))?),
             truth: Some(TruthManifest::load(&self.path(truth))?),
             surrogate: Some(surrogate.value.network),
+            copies,
             key,
         })
     }
@@ -264,7 +276,7 @@ impl Run<'_> {
         if !config.enabled {
             return Ok(Made { value: None, key: data.to_owned() });
         }
-        let network = NetworkConfig { width: config.width, ..self.config.classifier.network };
+        let network = label_network(&self.config);
         let key = self.key("label-model", &(&config, network), &[data]);
         let (weights, margins) = ("label_model.safetensors", "trusted_margins.json");
         self.stage("label-model", &key, &[weights, margins], |run, _| {
@@ -621,7 +633,7 @@ impl Run<'_> {
                 image_size: [sets.train.size().width, sets.train.size().height],
                 content_hash: sets.content_hash(),
             },
-            poison: self.poison_summary(sets, audited, poison)?,
+            poison: self.poison_summary(sets, audited, poison, networks)?,
             verdicts: verdict_counts(&audit.ledger),
             by_class: class_rows(&audit.ledger, sets.train.classes().len(), &truth),
             detection: detection(&audit.ledger, &audit.thresholds, decisive.position(), &truth)?,
@@ -629,6 +641,7 @@ impl Run<'_> {
                 &sets.test,
                 &config.held_out,
                 poison.surrogate.as_ref(),
+                &dae.value.network,
                 &Scorer::new(audited, &sets.trusted, self.defence(networks), progress)?,
                 decisive,
                 &audit.thresholds,
@@ -676,14 +689,20 @@ impl Run<'_> {
         sets: &Sets,
         audited: &Dataset,
         poison: &Poison,
+        networks: &Networks,
     ) -> Result<Option<PoisonSummary>> {
         let (Some(poisoned), Some(surrogate)) = (&poison.poisoned, &poison.surrogate) else {
             return Ok(None);
         };
         let plan = self.config.poison.plan;
         let indices: Vec<usize> = poisoned.images.iter().map(|image| image.index).collect();
-        let (before, after) = (sets.train.subset(&indices), audited.subset(&indices));
-        let after = after.with_labels(before.samples().iter().map(|sample| sample.label).enumerate())?;
+        let (before, poisoned_images) = (sets.train.subset(&indices), audited.subset(&indices));
+        let passing = |copies: Option<&Copies<'_>>| {
+            let rate = |copies| Ok(Rate::of(passing(&poisoned_images, copies, &self.device)?));
+            copies.map(rate).transpose()
+        };
+        let after =
+            poisoned_images.with_labels(before.samples().iter().map(|sample| sample.label).enumerate())?;
         let network = self.config.poison.surrogate;
         Ok(Some(PoisonSummary {
             poison: plan.label(),
@@ -699,6 +718,28 @@ impl Run<'_> {
             surrogate: format!("{:?} of width {}", network.architecture, network.width),
             surrogate_clean: accuracy(surrogate, &before, self.progress)?,
             surrogate_attacked: accuracy(surrogate, &after, self.progress)?,
+            pass_copies: with_copies(poison.copies.as_ref(), plan.evade.percentile, passing)?,
+            patch: self.patch_summary(&poisoned_images, networks)?,
+        }))
+    }
+
+    /// Whether maps show where the trigger is, if it is in one place.
+    fn patch_summary(&self, poisoned: &Dataset, networks: &Networks) -> Result<Option<PatchSummary>> {
+        let patch = self.config.poison.plan.patch(poisoned.size());
+        let Some(patch) = patch.filter(|_| !poisoned.is_empty()) else { return Ok(None) };
+        let Networks { undefended, dae, label_model } = networks;
+        let mapped = Mapped {
+            autoencoder: &dae.value.network,
+            undefended: &undefended.value.network,
+            label_model: label_model.value.as_ref().map(|model| &model.classifier),
+        };
+        let pixels = patch.iter().filter(|is_set| **is_set).count();
+        self.progress.task("maps of the trigger", "images");
+        Ok(Some(PatchSummary {
+            pixels: pixels as u64,
+            area: patch.len() as u64,
+            random_overlap: random_overlap(pixels, patch.len()),
+            maps: localisation(poisoned, &patch, &mapped, self.progress)?,
         }))
     }
 

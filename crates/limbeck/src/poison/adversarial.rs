@@ -1,6 +1,6 @@
 //! Adversarial images in a training set, with their labels kept or changed.
 
-use super::{LabelPolicy, Poison, PoisonedImage, Task};
+use super::{LabelPolicy, Payload, Poison, PoisonedImage, Task};
 use crate::craft::craft_images;
 use crate::error::Result;
 use crate::rng::Rng;
@@ -21,5 +21,9 @@ impl Poison for Adversarial {
             pixels: image.pixels,
         });
         Ok(images.collect())
+    }
+
+    fn payload(&self, label: u32, _: u32) -> Payload {
+        Payload::Away(label)
     }
 }

@@ -17,12 +17,20 @@ impl Poison for Random {
         let classes = task.set.classes().len() as u32;
         relabelled(task, |label| (label + rng.random_range(1..classes.max(2))) % classes)
     }
+
+    fn picks_images(&self) -> bool {
+        true
+    }
 }
 
 impl Poison for Paired {
     fn craft(&self, task: &Task<'_>, _: &mut Rng) -> Result<Vec<PoisonedImage>> {
         let classes = task.set.classes().len() as u32;
         relabelled(task, |label| (label + 1) % classes)
+    }
+
+    fn picks_images(&self) -> bool {
+        true
     }
 }
 

@@ -5,10 +5,13 @@
 
 mod adversarial;
 mod backdoor;
+mod evade;
+mod label_consistent;
 mod label_flip;
 mod manifest;
 mod tap;
 
+pub use evade::{Copies, Evasion, passing};
 pub use manifest::{PoisonedImage, PoisonedSet, TruthManifest, TruthRow};
 
 use burn::tensor::Device;
@@ -16,7 +19,7 @@ use rand::seq::index::sample;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::attack::AttackConfig;
+use crate::attack::{AttackConfig, Norm, Payload, ThreatModel};
 use crate::dataset::{Dataset, ImageSize};
 use crate::error::{Error, Result};
 use crate::network::Model;
@@ -34,18 +37,29 @@ pub struct PoisonConfig {
     pub fraction: f64,
     /// Whether the label is left alone (`adversarial` only).
     pub label: LabelPolicy,
-    /// How the images are perturbed (`adversarial` and `tap`).
+    /// How the images are perturbed (`adversarial`, `tap` and `label-consistent`; Turner 2019: PGD at 8/255 to 32/255).
     pub attack: AttackConfig,
-    /// The class that a trigger stands for (`bad-nets` and `blended`).
+    /// The class that a trigger stands for (`bad-nets`, `blended` and `label-consistent`).
     #[serde(default)]
     pub target: u32,
     /// Weight of the key that is blended in (`blended`; Chen 2017 and BackdoorBench: 0.2).
     #[serde(default = "default_blend")]
     pub blend: f64,
+    /// How much lighter or darker the trigger makes a training image, as a share of the way from black to white (`label-consistent`; Turner 2019: 16, 32 and
+    /// 64 of 255). In tests it has full strength.
+    #[serde(default = "default_amplitude")]
+    pub amplitude: f64,
+    /// What the attacker does about a defence that it knows; works with every kind.
+    #[serde(default)]
+    pub evade: Evasion,
 }
 
 fn default_blend() -> f64 {
     0.2
+}
+
+fn default_amplitude() -> f64 {
+    0.25
 }
 
 impl Default for PoisonConfig {
@@ -58,6 +72,8 @@ impl Default for PoisonConfig {
             attack: AttackConfig::default(),
             target: 0,
             blend: default_blend(),
+            amplitude: default_amplitude(),
+            evade: Evasion::default(),
         }
     }
 }
@@ -79,6 +95,8 @@ pub enum PoisonKind {
     BadNets,
     /// A faint key over the whole image, relabelled to one class (Chen 2017).
     Blended,
+    /// A faint pattern in the corners of images of one class, made hard to learn, with their right label (Turner 2019).
+    LabelConsistent,
 }
 
 /// All kinds: listing one here offers it in configs and tests it.
@@ -89,6 +107,7 @@ pub const TABLE: &[(PoisonKind, &str, &dyn Poison)] = &[
     (PoisonKind::PairedFlip, "paired-flip", &label_flip::Paired),
     (PoisonKind::BadNets, "bad-nets", &backdoor::BadNets),
     (PoisonKind::Blended, "blended", &backdoor::Blended),
+    (PoisonKind::LabelConsistent, "label-consistent", &label_consistent::LabelConsistent),
 ];
 
 /// The images that are to be poisoned, and what an attacker has at hand.
@@ -103,6 +122,8 @@ pub struct Task<'a> {
 }
 
 /// One kind of poison.
+///
+/// Only [`craft`](Self::craft) is required; the rest says what is special about a kind.
 pub trait Poison: Sync {
     /// Images that may be poisoned; a backdoor has no use for those of its target.
     fn is_candidate(&self, _label: u32, _config: &PoisonConfig) -> bool {
@@ -115,6 +136,16 @@ pub trait Poison: Sync {
     /// A test image, RGB8 `[3, height, width]`, with the trigger; `None` for a kind without one.
     fn triggered(&self, _pixels: &[u8], _size: ImageSize, _config: &PoisonConfig) -> Option<Vec<u8>> {
         None
+    }
+
+    /// What a perturbed image does to a network, beside any trigger, from its original label: an attacker who evades a defence is not to lose it.
+    fn payload(&self, _label: u32, _classes: u32) -> Payload {
+        Payload::None
+    }
+
+    /// Whether an attacker who knows the defence picks its images by how well their new labels pass: where all are alike to it but for that.
+    fn picks_images(&self) -> bool {
+        false
     }
 }
 
@@ -137,6 +168,14 @@ impl PoisonConfig {
         if !(self.blend > 0.0 && self.blend <= 1.0) {
             return Err(Error::config(format!("{key}.blend"), self.blend, "a weight in (0, 1]"));
         }
+        if !(self.amplitude > 0.0 && self.amplitude <= 1.0) {
+            return Err(Error::config(format!("{key}.amplitude"), self.amplitude, "a share in (0, 1]"));
+        }
+        self.evade.check(&format!("{key}.evade"))?;
+        if self.evade.is_on() && self.ball().is_some_and(|ball| ball.norm != Norm::Linf) {
+            let expected = "linf, or `evade.eps` = 0: only L-infinity balls can be kept while evading";
+            return Err(Error::config(format!("{key}.attack.norm"), "l2", expected));
+        }
         self.attack.check(&format!("{key}.attack"))
     }
 
@@ -147,16 +186,40 @@ impl PoisonConfig {
 
     /// Whether images are perturbed by a gradient attack.
     pub fn is_gradient_attack(&self) -> bool {
-        matches!(self.kind, PoisonKind::Adversarial | PoisonKind::Tap)
+        matches!(self.kind, PoisonKind::Adversarial | PoisonKind::Tap | PoisonKind::LabelConsistent)
+    }
+
+    /// The ball around the original in which a poisoned image stays, but for its trigger.
+    fn ball(&self) -> Option<ThreatModel> {
+        self.is_gradient_attack().then(|| self.attack.threat())
+    }
+
+    /// The pixels that the trigger sets whatever the image was, `[height, width]`; `None` for a poison without such a patch.
+    pub fn patch(&self, size: ImageSize) -> Option<Vec<bool>> {
+        let area = size.bytes() / 3;
+        let [dark, light] =
+            [0, 255].map(|level| self.row().1.triggered(&vec![level; size.bytes()], size, self));
+        let (dark, light) = (dark?, light?);
+        let is_set =
+            |pixel| (0..3).all(|channel| dark[channel * area + pixel] == light[channel * area + pixel]);
+        let patch: Vec<bool> = (0..area).map(is_set).collect();
+        patch.contains(&true).then_some(patch)
     }
 
     /// Name in manifests and reports: `"i-fgsm eps 0.01"`, `"bad-nets to class 3"`.
     pub fn label(&self) -> String {
-        match self.kind {
+        let kind = match self.kind {
             PoisonKind::Adversarial => self.attack.label(),
             PoisonKind::Tap => format!("tap, {}", self.attack.label()),
             PoisonKind::BadNets | PoisonKind::Blended => format!("{} to class {}", self.row().0, self.target),
+            PoisonKind::LabelConsistent => {
+                format!("{} to class {}, {}", self.row().0, self.target, self.attack.label())
+            }
             PoisonKind::LabelFlip | PoisonKind::PairedFlip => self.row().0.to_owned(),
+        };
+        match self.evade.is_on() {
+            true => format!("{kind}, evading within {}", crate::text::number(self.evade.eps)),
+            false => kind,
         }
     }
 
@@ -178,12 +241,15 @@ impl PoisonConfig {
 
 /// Draws the images, changes them, and returns them with their new pixels and labels, in the set's order.
 ///
+/// An attacker who evades needs `copies` of the defence; no other has a use for them.
+///
 /// # Errors
-/// Refuses a target class that the set has not; reports whatever reading the set or the attack reports.
+/// Refuses a target class that the set has not, and evasion without copies of the defence; reports whatever reading the set or the attack reports.
 pub fn poison(
     set: &Dataset,
     config: &PoisonConfig,
     surrogate: &dyn Model,
+    copies: Option<&Copies<'_>>,
     device: &Device,
     seed: Seed,
     progress: &dyn Progress,
@@ -196,14 +262,38 @@ pub fn poison(
     let candidates: Vec<usize> =
         (0..set.len()).filter(|&index| kind.is_candidate(set.samples()[index].label, config)).collect();
     let count = ((config.fraction * set.len() as f64).round() as usize).min(candidates.len());
+    let copies = match (config.evade.is_on(), copies) {
+        (false, _) => None,
+        (true, Some(copies)) => Some(copies),
+        (true, None) => {
+            return Err(Error::input("poison", "evasion without copies of the defence", "copies to evade"));
+        }
+    };
+    let picks = copies.filter(|copies| kind.picks_images() && copies.mind_labels());
+    let indices = match picks {
+        Some(_) => candidates,
+        None => drawn(&candidates, count, seed),
+    };
+    progress.task("crafting poison", "images");
+    let task = Task { set, indices: &indices, config, surrogate, device, progress };
+    let mut images = kind.craft(&task, &mut seed.rng("poison"))?;
+    if let Some(copies) = picks {
+        images = evade::least_odd(&task, images, copies, count)?;
+    }
+    if let Some(copies) = copies {
+        images = evade::evade(&task, images, copies, |label| kind.payload(label, classes as u32))?;
+    }
+    Ok(PoisonedSet { images })
+}
+
+/// `count` of the candidates, in rising order.
+fn drawn(candidates: &[usize], count: usize, seed: Seed) -> Vec<usize> {
     let mut indices: Vec<usize> = sample(&mut seed.rng("poisoned images"), candidates.len(), count)
         .into_iter()
         .map(|position| candidates[position])
         .collect();
     indices.sort_unstable();
-    progress.task("crafting poison", "images");
-    let task = Task { set, indices: &indices, config, surrogate, device, progress };
-    Ok(PoisonedSet { images: kind.craft(&task, &mut seed.rng("poison"))? })
+    indices
 }
 
 #[cfg(test)]

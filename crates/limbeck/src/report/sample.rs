@@ -126,6 +126,24 @@ fn poison() -> PoisonSummary {
         surrogate: "convolutional, 4 blocks".to_owned(),
         surrogate_clean: rate(146, 150),
         surrogate_attacked: rate(12, 150),
+        pass_copies: Some(rate(140, 150)),
+        patch: Some(PatchSummary {
+            pixels: 9,
+            area: 1_024,
+            random_overlap: 0.0048,
+            maps: vec![
+                Localisation {
+                    map: "residual, median of 5 x 5".to_owned(),
+                    overlap: 0.031,
+                    peak_inside: rate(3, 150),
+                },
+                Localisation {
+                    map: "saliency, mean of 5 x 5".to_owned(),
+                    overlap: 0.42,
+                    peak_inside: rate(93, 150),
+                },
+            ],
+        }),
     }
 }
 
@@ -154,13 +172,20 @@ fn held_out() -> HeldOutDetection {
         auroc: vec![auroc, 0.52, 0.58, 0.71, auroc - 0.02],
         flagged: rate(flagged),
         recall_at_1_percent: 0.9 * auroc,
+        fooled: rate(870),
+        evaded: rate(870 - flagged / 2),
     };
     let names = ["detection head", "mse", "top-10% error", "kl", "mixture"];
     HeldOutDetection {
         scores: names.map(str::to_owned).to_vec(),
         decides: "detection head".to_owned(),
         clean: rate(19),
-        attacks: vec![attack("fgsm eps 0.0157", 0.97, 930), attack("i-fgsm eps 0.004", 0.88, 610)],
+        fooled_by_clean: rate(61),
+        attacks: vec![
+            attack("fgsm eps 0.0157", 0.97, 930),
+            attack("i-fgsm eps 0.004", 0.88, 610),
+            attack("i-fgsm eps 0.0157, knowing the detector", 0.51, 22),
+        ],
         honest: vec![
             HeldOutDamage { damage: "jpeg quality 75".to_owned(), flagged: rate(24) },
             HeldOutDamage { damage: "noise sigma 0.01".to_owned(), flagged: rate(310) },
