@@ -158,6 +158,7 @@ fn gtsrb() -> RunConfig {
             rule: Rule::Percentile { percentile: 98.0, margin: 0.0 },
             flagged: FlaggedPolicy::Decide,
             class_fdr: 0.05,
+            least_kept: 0.1,
             kl_temperature: 1.0,
         },
         audit: AuditPageConfig::default(),
@@ -231,6 +232,7 @@ fn authors() -> RunConfig {
     // Their code has the reconstruction error alone.
     config.purify.score = ScoreKind::Mse;
     config.purify.class_fdr = 0.0;
+    config.purify.least_kept = 0.0;
     config.label_model.enabled = false;
     config.purify.flagged = FlaggedPolicy::Discard;
     config.distill.temperature = 5.0;

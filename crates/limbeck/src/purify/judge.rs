@@ -27,6 +27,8 @@ pub struct PurifyConfig {
     /// False-discovery rate within a class: where much of a class is suspicious, as with a backdoor's target, its threshold falls until this share of what is
     /// flagged there is expected to be clean (Benjamini & Hochberg 1995); 0 = one threshold for all.
     pub class_fdr: f64,
+    /// Share of each class that is kept whatever its scores say, the least suspicious images: against a class that the audit does not know; 0 = none.
+    pub least_kept: f64,
     /// What happens to a flagged image.
     pub flagged: FlaggedPolicy,
     /// Temperature on the first distribution of the KL score (AdversarialAE: 1).
@@ -56,6 +58,9 @@ impl PurifyConfig {
         }
         if !(0.0..1.0).contains(&self.class_fdr) {
             return Err(Error::config(format!("{key}.class_fdr"), self.class_fdr, "a rate in [0, 1)"));
+        }
+        if !(0.0..=1.0).contains(&self.least_kept) {
+            return Err(Error::config(format!("{key}.least_kept"), self.least_kept, "a share in [0, 1]"));
         }
         match self.rule {
             Rule::Percentile { percentile, margin } => {
@@ -112,7 +117,10 @@ pub fn judge(
     let decisive = config.score.position();
     let reference = &calibration[decisive];
     let p_values: Vec<f64> = scored.iter().map(|image| reference.p_value(image.scores[decisive])).collect();
-    let by_class = class_thresholds(audited, &p_values, reference, thresholds[decisive], config.class_fdr)?;
+    let mut by_class =
+        class_thresholds(audited, &p_values, reference, thresholds[decisive], config.class_fdr)?;
+    let suspicions: Vec<f64> = scored.iter().map(|image| image.scores[decisive]).collect();
+    guard(&mut by_class, audited, &suspicions, config.least_kept)?;
     let rows = audited
         .samples()
         .iter()
@@ -164,6 +172,25 @@ fn class_thresholds(
         }
     };
     by_class.into_iter().map(threshold).collect()
+}
+
+/// Raises the threshold of each class of which less than this share would be kept.
+fn guard(thresholds: &mut [Threshold], audited: &Dataset, suspicions: &[f64], least_kept: f64) -> Result<()> {
+    let mut by_class = vec![Vec::new(); thresholds.len()];
+    for (sample, suspicion) in audited.samples().iter().zip(suspicions) {
+        by_class[sample.label as usize].push(*suspicion);
+    }
+    for (threshold, suspicions) in thresholds.iter_mut().zip(by_class) {
+        if suspicions.is_empty() || least_kept == 0.0 {
+            continue;
+        }
+        let rule = Rule::Percentile { percentile: 100.0 * least_kept, margin: 0.0 };
+        let keeping = Threshold::infer(&CalibrationScores::new(suspicions)?, rule)?;
+        if keeping.value() > threshold.value() {
+            *threshold = keeping;
+        }
+    }
+    Ok(())
 }
 
 /// The mixture, and the columns of all scores of the trusted images, the mixture's last.

@@ -69,6 +69,7 @@ fn config(flagged: FlaggedPolicy) -> PurifyConfig {
         rule: Rule::Percentile { percentile: 50.0, margin: 0.0 },
         flagged,
         class_fdr: 0.0,
+        least_kept: 0.0,
         kl_temperature: 1.0,
     }
 }
@@ -145,6 +146,28 @@ fn verdicts_follow_the_threshold_that_the_calibration_images_alone_gave() {
     let other =
         judge(&blocks(9, 4, 3), &calibration, &networks.defence(), &config(FlaggedPolicy::Discard), &Silent);
     assert_eq!(other.expect("judged").thresholds[0].value(), threshold);
+}
+
+#[test]
+fn of_each_class_the_least_suspicious_images_are_kept_whatever_the_threshold() {
+    let (networks, audited, trusted) = (networks(), blocks(40, 4, 1), blocks(TRUSTED, 4, 2));
+    let most = Rule::Percentile { percentile: 0.0, margin: -1.0 };
+    let judged = |least_kept: f64| {
+        let config = PurifyConfig { rule: most, least_kept, ..config(FlaggedPolicy::Discard) };
+        judge(&audited, &trusted, &networks.defence(), &config, &Silent).expect("judged").ledger.rows
+    };
+    assert!(judged(0.0).iter().all(|row| row.verdict == Verdict::Discard));
+    let rows = judged(0.25);
+    for class in 0..4 {
+        let of = |verdict: Verdict| {
+            rows.iter()
+                .filter(move |row| row.label == class && row.verdict == verdict)
+                .map(|row| row.suspicion)
+        };
+        // A quarter of ten images: the percentile lies between the third and the fourth.
+        assert_eq!(of(Verdict::Keep).count(), 3);
+        assert!(of(Verdict::Keep).fold(f64::MIN, f64::max) < of(Verdict::Discard).fold(f64::MAX, f64::min));
+    }
 }
 
 #[test]
