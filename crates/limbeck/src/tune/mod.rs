@@ -1,7 +1,7 @@
 //! Hyper-parameter search: many autoencoders are trained with other settings, and the best ones' settings are kept.
 //!
 //! A [`Space`] says which config keys are tried with which values, an [`ObjectiveKind`] what is measured, a [`SamplerKind`] what is tried next and
-//! which trials are stopped early. All of it is measured on calibration images; test images and the truth about poison have no part in it.
+//! which trials are stopped early. All of it is measured on trusted images; test images and the truth about poison have no part in it.
 //!
 //! | file in the folder | what |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! What is searched for: one figure of a trained autoencoder, on calibration images alone.
+//! What is searched for: one figure of a trained autoencoder, on trusted images alone.
 //!
 //! The images and their adversarial twins are the same for all trials of a search (crafted by the defender on the classifier of the base
 //! config), so that their figures can be compared. Neither test images nor the truth about poison are looked at.
@@ -76,14 +76,14 @@ pub const TABLE: &[Objective] = &[
         kind: ObjectiveKind::Detection,
         name: "detection",
         direction: Direction::Maximize,
-        about: "AUROC of the deciding score (of a mixture: the detection head), calibration images against their adversarial twins",
+        about: "AUROC of the deciding score (of a mixture: the detection head), trusted images against their adversarial twins",
         keys: &["dae.", "classifier.", "purify.score", "purify.kl_temperature"],
     },
     Objective {
         kind: ObjectiveKind::Psnr,
         name: "psnr",
         direction: Direction::Maximize,
-        about: "peak signal-to-noise ratio in dB of restored adversarial twins of calibration images",
+        about: "peak signal-to-noise ratio in dB of restored adversarial twins of trusted images",
         keys: &["dae.", "classifier."],
     },
 ];
