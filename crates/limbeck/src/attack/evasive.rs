@@ -143,7 +143,8 @@ impl Evasive<'_> {
         let (mut start, mut excess) = (classes, 0.0);
         for guard in &self.guards {
             let width = guard.score.width(classes);
-            excess += guard.excess(&logits[start..start + width], aim.label, &mut slopes[start..start + width]);
+            excess +=
+                guard.excess(&logits[start..start + width], aim.label, &mut slopes[start..start + width]);
             start += width;
         }
         Standing { excess, payload }
@@ -274,7 +275,8 @@ mod tests {
     fn an_image_passes_and_still_fools_where_both_can_be_had() {
         // The network minds the first half of the pixels, the head all of them: what the first half raises, the second must take back.
         let mut weights = [[1.0_f32; 6], [0.0; 6]].concat();
-        let network = LinearModel(Tensor::<1>::from_floats(&weights[..], &Device::flex()).reshape([1, 3, 2, 2]));
+        let network =
+            LinearModel(Tensor::<1>::from_floats(&weights[..], &Device::flex()).reshape([1, 3, 2, 2]));
         weights.fill(1.0);
         let head = LinearHead(Tensor::<1>::from_floats(&weights[..], &Device::flex()).reshape([1, 3, 2, 2]));
         let images = images();
@@ -282,7 +284,8 @@ mod tests {
         // The limit is above the score of each image as it is.
         let limit = f64::from(before.iter().copied().fold(f32::MIN, f32::max)) + 0.01;
         let threat = ThreatModel::linf(8.0 / 255.0);
-        let moved = evasive(&head, limit).propose(&network, threat, images.clone(), &[0; 4]).expect("crafted");
+        let moved =
+            evasive(&head, limit).propose(&network, threat, images.clone(), &[0; 4]).expect("crafted");
         let after = values(head.logits(moved.clone())).expect("values");
         assert!(after.iter().all(|score| f64::from(*score) <= limit + 1e-5), "{after:?} above {limit}");
         let payload = |images| values(network.logits(images)).expect("values");
@@ -300,7 +303,8 @@ mod tests {
         let network = LinearModel(Tensor::zeros([1, 3, 2, 2], &Device::flex()));
         let head = LinearHead(Tensor::ones([1, 3, 2, 2], &Device::flex()));
         let (images, threat) = (images(), ThreatModel::linf(8.0 / 255.0));
-        let moved = evasive(&head, -100.0).propose(&network, threat, images.clone(), &[0; 4]).expect("crafted");
+        let moved =
+            evasive(&head, -100.0).propose(&network, threat, images.clone(), &[0; 4]).expect("crafted");
         let change = values(moved - images).expect("values");
         assert!(change.iter().all(|change| (f64::from(*change) + 8.0 / 255.0).abs() < 1e-6), "{change:?}");
     }

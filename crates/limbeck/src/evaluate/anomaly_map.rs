@@ -18,7 +18,8 @@ const INFERNO: [[f64; 3]; 8] = [
 
 /// The map of one image, `[height, width]`, from image and reconstruction as `[3, height, width]` in `[0, 1]`.
 pub(super) fn anomaly_map(image: &[f32], reconstruction: &[f32], width: usize) -> Vec<f32> {
-    let residual: Vec<f32> = image.iter().zip(reconstruction).map(|(pixel, denoised)| pixel - denoised).collect();
+    let residual: Vec<f32> =
+        image.iter().zip(reconstruction).map(|(pixel, denoised)| pixel - denoised).collect();
     smoothed(&magnitudes(&residual), width, Smoothing::Median)
 }
 

@@ -63,7 +63,11 @@ impl Default for HeldOutConfig {
                 .chain(unlike_training)
                 .collect(),
             knowing: [0.0157, 0.0314]
-                .map(|eps| AttackConfig { step: eps / 8.0, steps: 40, ..AttackConfig::linf(AttackKind::IFgsm, eps) })
+                .map(|eps| AttackConfig {
+                    step: eps / 8.0,
+                    steps: 40,
+                    ..AttackConfig::linf(AttackKind::IFgsm, eps)
+                })
                 .to_vec(),
             honest: vec![
                 Jpeg { quality: 95 },
@@ -136,15 +140,23 @@ impl Shown<'_> {
         crafted: Vec<CraftedImage>,
         progress: &dyn Progress,
     ) -> Result<HeldOutAttack> {
-        let fooled: Vec<bool> =
-            crafted.iter().zip(self.test.samples()).map(|(image, sample)| image.answer != sample.label).collect();
+        let fooled: Vec<bool> = crafted
+            .iter()
+            .zip(self.test.samples())
+            .map(|(image, sample)| image.answer != sample.label)
+            .collect();
         let pixels = crafted.into_iter().map(|image| image.pixels).enumerate();
         let columns = self.scorer.score(&self.test.with_pixels(pixels)?, progress)?;
         let (flagged, position) = (self.flags(&columns), self.decisive.position());
         let (clean, scores) = (&self.clean[position], &columns[position]);
         Ok(HeldOutAttack {
             attack,
-            auroc: self.clean.iter().zip(&columns).map(|(clean, found)| auroc(clean, found)).collect::<Result<_>>()?,
+            auroc: self
+                .clean
+                .iter()
+                .zip(&columns)
+                .map(|(clean, found)| auroc(clean, found))
+                .collect::<Result<_>>()?,
             recall_at_1_percent: recall_at_false_positive_rate(clean, scores, 0.01)?,
             evaded: Rate::of(fooled.iter().zip(&flagged).map(|(fooled, flagged)| *fooled && !flagged)),
             flagged: Rate::of(flagged),

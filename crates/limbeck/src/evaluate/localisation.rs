@@ -47,13 +47,14 @@ pub fn localisation(
         progress.check()?;
         for (map, changes) in changes(poisoned, chunk, mapped)? {
             for smoothing in Smoothing::ALL {
-                let tally = match tallies.iter().position(|tally| tally.map == map && tally.smoothing == smoothing) {
-                    Some(position) => &mut tallies[position],
-                    None => {
-                        tallies.push(Tally { map, smoothing, overlap: 0.0, peaks: Vec::new() });
-                        tallies.last_mut().expect("one was pushed")
-                    }
-                };
+                let tally =
+                    match tallies.iter().position(|tally| tally.map == map && tally.smoothing == smoothing) {
+                        Some(position) => &mut tallies[position],
+                        None => {
+                            tallies.push(Tally { map, smoothing, overlap: 0.0, peaks: Vec::new() });
+                            tallies.last_mut().expect("one was pushed")
+                        }
+                    };
                 for image in changes.chunks_exact(bytes) {
                     let found = smoothed(&magnitudes(image), width, smoothing);
                     tally.overlap += overlap(&found, patch);
@@ -77,7 +78,10 @@ fn changes(set: &Dataset, chunk: &[usize], mapped: &Mapped<'_>) -> Result<Vec<(&
     let residual = images.clone() - mapped.autoencoder.reconstruct(images.clone());
     let mut maps = vec![
         ("residual", values(residual)?),
-        ("saliency of the undefended classifier", values(margin_gradient(mapped.undefended, images.clone(), &labels)?)?),
+        (
+            "saliency of the undefended classifier",
+            values(margin_gradient(mapped.undefended, images.clone(), &labels)?)?,
+        ),
     ];
     if let Some(model) = mapped.label_model {
         maps.push(("saliency of the label model", values(margin_gradient(model, images, &labels)?)?));
@@ -158,7 +162,8 @@ mod tests {
         let classifier = TrainedClassifier::freeze(&network, spec, &device);
         let mut patch = vec![false; 64];
         patch[9] = true;
-        let mapped = Mapped { autoencoder: &autoencoder, undefended: &classifier, label_model: Some(&classifier) };
+        let mapped =
+            Mapped { autoencoder: &autoencoder, undefended: &classifier, label_model: Some(&classifier) };
         let found = localisation(&set, &patch, &mapped, &Silent).expect("measured");
         assert_eq!(found.len(), 3 * Smoothing::ALL.len());
         assert!(found.iter().all(|row| row.peak_inside.trials == 10));

@@ -256,7 +256,8 @@ impl RunConfig {
             return Err(Error::config("dae.head_weight", weight, "a weight, 0 or more"));
         }
         if self.poison.plan.evade.is_on() && weight == 0.0 {
-            let expected = "a weight above 0, or `poison.plan.evade.eps` = 0: an attacker evades the detection head";
+            let expected =
+                "a weight above 0, or `poison.plan.evade.eps` = 0: an attacker evades the detection head";
             return Err(Error::config("dae.head_weight", weight, expected));
         }
         self.dae.train.check("dae.train")?;

@@ -21,7 +21,8 @@ use crate::network::{DetectionHead, TrainedAutoencoder, TrainedClassifier};
 use crate::poison::Copies;
 use crate::progress::Progress;
 use crate::purify::{
-    CalibrationScores, Defence, Rule, ScoreKind, Scorer, Threshold, craft_twins, train_autoencoder, train_label_model,
+    CalibrationScores, Defence, Rule, ScoreKind, Scorer, Threshold, craft_twins, train_autoencoder,
+    train_label_model,
 };
 use crate::rng::Seed;
 use crate::train::Checkpoints;
@@ -58,7 +59,9 @@ impl CopiedDefence {
         let mut chosen = vec![false; set.len()];
         let count = sets.trusted.len().min(set.len() / 2);
         sample(&mut seed.rng("trusted"), set.len(), count).into_iter().for_each(|index| chosen[index] = true);
-        let of = |wanted: bool| set.subset(&(0..set.len()).filter(|&index| chosen[index] == wanted).collect::<Vec<_>>());
+        let of = |wanted: bool| {
+            set.subset(&(0..set.len()).filter(|&index| chosen[index] == wanted).collect::<Vec<_>>())
+        };
         let (own, trusted) = (of(false), of(true));
         let dae = &config.dae;
         let twins = |set, name| craft_twins(set, &dae.noise, surrogate, device, seed.child(name), progress);
@@ -154,7 +157,8 @@ impl Run<'_> {
         let settings = (&self.config.dae.clone(), &label_model, label_network(&self.config));
         let key = self.key("copied-defence", &settings, &[&surrogate.key]);
         let enabled = label_model.enabled;
-        let files: Vec<&str> = FILES.into_iter().filter(|file| enabled || !file.contains("label_model")).collect();
+        let files: Vec<&str> =
+            FILES.into_iter().filter(|file| enabled || !file.contains("label_model")).collect();
         self.stage("copied-defence", &key, &files, |run, checkpoints| {
             let network = &surrogate.value.network;
             CopiedDefence::train(&run.config, sets, network, &run.device, checkpoints, run.progress)?

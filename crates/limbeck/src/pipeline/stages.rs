@@ -22,8 +22,9 @@ use crate::evaluate::results::{
     PatchSummary, PoisonSummary, Rate,
 };
 use crate::evaluate::{
-    AttackedSet, Mapped, Truth, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success, class_rows,
-    detection, held_out, localisation, random_overlap, restoration, self_checks, statements, suspicion_points, triptychs, verdict_counts,
+    AttackedSet, Mapped, Truth, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success,
+    class_rows, detection, held_out, localisation, random_overlap, restoration, self_checks, statements,
+    suspicion_points, triptychs, verdict_counts,
 };
 use crate::network::{TrainedAutoencoder, TrainedClassifier};
 use crate::poison::{Copies, PoisonedSet, TruthManifest, passing, poison};
@@ -697,7 +698,8 @@ impl Run<'_> {
             let rate = |copies| Ok(Rate::of(passing(&poisoned_images, copies, &self.device)?));
             copies.map(rate).transpose()
         };
-        let after = poisoned_images.with_labels(before.samples().iter().map(|sample| sample.label).enumerate())?;
+        let after =
+            poisoned_images.with_labels(before.samples().iter().map(|sample| sample.label).enumerate())?;
         let network = self.config.poison.surrogate;
         Ok(Some(PoisonSummary {
             poison: plan.label(),

@@ -45,7 +45,8 @@ impl Evasion {
 
     pub(super) fn check(&self, key: &str) -> Result<()> {
         if !(0.0..=1.0).contains(&self.eps) {
-            let expected = "a radius in [0, 1] pixel units (4/255 = 0.0157), or 0 for an attacker who knows nothing";
+            let expected =
+                "a radius in [0, 1] pixel units (4/255 = 0.0157), or 0 for an attacker who knows nothing";
             return Err(Error::config(format!("{key}.eps"), self.eps, expected));
         }
         if !(1..=10_000).contains(&self.steps) {
@@ -175,12 +176,17 @@ fn free_pixels(task: &Task<'_>, device: &burn::tensor::Device) -> Tensor<4> {
 }
 
 /// Whether each image of a set passes every guard.
-pub fn passing(set: &crate::dataset::Dataset, copies: &Copies<'_>, device: &burn::tensor::Device) -> Result<Vec<bool>> {
+pub fn passing(
+    set: &crate::dataset::Dataset,
+    copies: &Copies<'_>,
+    device: &burn::tensor::Device,
+) -> Result<Vec<bool>> {
     let indices: Vec<usize> = (0..set.len()).collect();
     let mut passing = Vec::with_capacity(set.len());
     for chunk in indices.chunks(BATCH) {
         let columns = copies.scores(&set.batch(chunk, device)?, &set.labels(chunk))?;
-        let passes = |row: usize| copies.guards.iter().zip(&columns).all(|(guard, column)| column[row] <= guard.limit);
+        let passes =
+            |row: usize| copies.guards.iter().zip(&columns).all(|(guard, column)| column[row] <= guard.limit);
         passing.extend((0..chunk.len()).map(passes));
     }
     Ok(passing)

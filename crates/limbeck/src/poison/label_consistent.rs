@@ -48,7 +48,9 @@ pub(super) fn with_corners(pixels: &[u8], size: ImageSize, amplitude: f64) -> Ve
     let change = (255.0 * amplitude).round() as i32;
     let mut pixels = pixels.to_vec();
     for plane in pixels.chunks_exact_mut(width * height) {
-        for (y, row) in [0, height - side].into_iter().flat_map(|top| (0..side).map(move |y| (top + y, y / cell))) {
+        for (y, row) in
+            [0, height - side].into_iter().flat_map(|top| (0..side).map(move |y| (top + y, y / cell)))
+        {
             for x in 0..side {
                 for at in [x, width - 1 - x] {
                     let pixel = &mut plane[y * width + at];

@@ -200,7 +200,8 @@ impl PoisonConfig {
         let [dark, light] =
             [0, 255].map(|level| self.row().1.triggered(&vec![level; size.bytes()], size, self));
         let (dark, light) = (dark?, light?);
-        let is_set = |pixel| (0..3).all(|channel| dark[channel * area + pixel] == light[channel * area + pixel]);
+        let is_set =
+            |pixel| (0..3).all(|channel| dark[channel * area + pixel] == light[channel * area + pixel]);
         let patch: Vec<bool> = (0..area).map(is_set).collect();
         patch.contains(&true).then_some(patch)
     }
