@@ -70,8 +70,12 @@ struct Cluster {
 
 impl Cluster {
     fn of(points: &[Vec<f64>], is_member: impl Fn(usize) -> bool) -> Option<Self> {
-        let members: Vec<&Vec<f64>> =
-            points.iter().enumerate().filter(|(index, _)| is_member(*index)).map(|(_, point)| point).collect();
+        let members: Vec<&Vec<f64>> = points
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| is_member(*index))
+            .map(|(_, point)| point)
+            .collect();
         let size = members.len();
         let sum = |axis: usize| members.iter().map(|point| point[axis]).sum::<f64>();
         let centre: Vec<f64> = (0..members.first()?.len()).map(|axis| sum(axis) / size as f64).collect();
@@ -87,7 +91,10 @@ struct Split([Cluster; 2]);
 impl Split {
     /// `None` where one of the two has no point.
     fn of(points: &[Vec<f64>], second: &[bool]) -> Option<Self> {
-        Some(Self([Cluster::of(points, |index| !second[index])?, Cluster::of(points, |index| second[index])?]))
+        Some(Self([
+            Cluster::of(points, |index| !second[index])?,
+            Cluster::of(points, |index| second[index])?,
+        ]))
     }
 
     /// What 2-means minimises.
@@ -115,7 +122,8 @@ fn lloyd(points: &[Vec<f64>], mut second: Vec<bool>) -> Option<Split> {
     let mut split = Split::of(points, &second)?;
     for _ in 0..ROUNDS {
         let [a, b] = &split.0;
-        let nearer_b = |point: &Vec<f64>| squared_distance(point, &b.centre) < squared_distance(point, &a.centre);
+        let nearer_b =
+            |point: &Vec<f64>| squared_distance(point, &b.centre) < squared_distance(point, &a.centre);
         let reassigned: Vec<bool> = points.iter().map(nearer_b).collect();
         if reassigned == second {
             break;
@@ -173,8 +181,10 @@ mod tests {
         let [larger, smaller] = two_means(&points).expect("two clusters").by_size();
         let is_larger = |point: &[f64]| point[0] < 0.5;
         let mean_distance = |from: usize, side: bool| {
-            let others = points.iter().enumerate().filter(|(to, point)| *to != from && is_larger(point) == side);
-            let distances: Vec<f64> = others.map(|(_, point)| squared_distance(&points[from], point)).collect();
+            let others =
+                points.iter().enumerate().filter(|(to, point)| *to != from && is_larger(point) == side);
+            let distances: Vec<f64> =
+                others.map(|(_, point)| squared_distance(&points[from], point)).collect();
             distances.iter().sum::<f64>() / distances.len() as f64
         };
         let of = |from: usize| {

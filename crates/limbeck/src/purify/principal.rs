@@ -34,10 +34,11 @@ impl PrincipalComponents {
             let mut turned: Vec<Vec<f64>> =
                 directions.iter().map(|direction| product(&covariance, direction)).collect();
             orthonormalise(&mut turned);
-            let settled =
-                directions.iter().zip(&turned).take(count).all(|(old, new)| {
-                    1.0 - dot(old, new).abs() < TOLERANCE || dot(new, new) == 0.0
-                });
+            let settled = directions
+                .iter()
+                .zip(&turned)
+                .take(count)
+                .all(|(old, new)| 1.0 - dot(old, new).abs() < TOLERANCE || dot(new, new) == 0.0);
             directions = turned;
             if settled {
                 break;
@@ -49,7 +50,8 @@ impl PrincipalComponents {
 
     /// Coordinates of a row along the components, from the mean of the class.
     pub(super) fn project(&self, row: &[f32]) -> Vec<f64> {
-        let centred: Vec<f64> = row.iter().zip(&self.mean).map(|(value, mean)| f64::from(*value) - mean).collect();
+        let centred: Vec<f64> =
+            row.iter().zip(&self.mean).map(|(value, mean)| f64::from(*value) - mean).collect();
         self.directions.iter().map(|direction| dot(direction, &centred)).collect()
     }
 }

@@ -282,5 +282,7 @@ pub(super) fn score_all(
 
 /// Columns of [`TABLE`] and [`FITTED`] for the images, one column for each score.
 pub(super) fn columns(scored: &[Scored]) -> Vec<Vec<f64>> {
-    (0..TABLE.len() + FITTED.len()).map(|column| scored.iter().map(|image| image.scores[column]).collect()).collect()
+    (0..TABLE.len() + FITTED.len())
+        .map(|column| scored.iter().map(|image| image.scores[column]).collect())
+        .collect()
 }

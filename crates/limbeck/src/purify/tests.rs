@@ -201,7 +201,8 @@ fn a_score_of_whole_classes_is_fitted_on_the_audited_images_and_never_reconstruc
 #[test]
 fn the_names_of_a_ledger_row_are_in_the_order_of_positions_and_the_mixture_is_last() {
     let names = ScoreKind::names();
-    for (kind, name) in TABLE.iter().map(|row| (row.0, row.1)).chain(FITTED.iter().map(|row| (row.0, row.1))) {
+    for (kind, name) in TABLE.iter().map(|row| (row.0, row.1)).chain(FITTED.iter().map(|row| (row.0, row.1)))
+    {
         assert_eq!((names[kind.position()].as_str(), kind.name()), (name, name));
     }
     assert_eq!(ScoreKind::Mixture.position(), names.len() - 1);

@@ -210,7 +210,13 @@ fn what_cannot_be_searched_is_refused_before_any_work() {
         ),
         (&[], "purify.score=choice:mse,head", SamplerKind::Tpe, ObjectiveKind::Psnr, "`purify.score`"),
         (&[], "purify.score=choice:mse,label", SamplerKind::Tpe, ObjectiveKind::Detection, "found label"),
-        (&[], "purify.score=choice:mse,spectral", SamplerKind::Tpe, ObjectiveKind::Detection, "found spectral"),
+        (
+            &[],
+            "purify.score=choice:mse,spectral",
+            SamplerKind::Tpe,
+            ObjectiveKind::Detection,
+            "found spectral",
+        ),
         (&label, "dae.width=int:4..8", SamplerKind::Tpe, ObjectiveKind::Detection, "found label"),
         (&[], "dae.train.epochs=int:1..9", SamplerKind::Hyperband, ObjectiveKind::Psnr, "another sampler"),
     ] {
