@@ -704,9 +704,10 @@ impl Run<'_> {
         let after =
             poisoned_images.with_labels(before.samples().iter().map(|sample| sample.label).enumerate())?;
         let network = self.config.poison.surrogate;
+        let (step, steps) = plan.attack.walk();
         Ok(Some(PoisonSummary {
             poison: plan.label(),
-            attack: plan.is_gradient_attack().then_some(plan.attack),
+            attack: plan.is_gradient_attack().then_some(AttackConfig { step, steps, ..plan.attack }),
             fraction: plan.fraction,
             relabelled: poisoned
                 .images
