@@ -61,7 +61,7 @@ pub struct Evasive<'a> {
     pub step: f64,
     /// Number of steps.
     pub steps: usize,
-    /// Nats of payload that are worth a nat of suspicion, as its inverse.
+    /// Nats of suspicion that a nat of payload is worth.
     pub weight: f64,
 }
 

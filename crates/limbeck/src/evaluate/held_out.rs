@@ -16,10 +16,7 @@ use crate::progress::Progress;
 use crate::purify::{CalibrationScores, Rule, ScoreKind, Scorer, Threshold};
 use crate::rng::Seed;
 
-/// How rows of attacks that know the detector end.
-pub(super) const KNOWING: &str = ", knowing the detector";
-
-/// What the frozen detector is shown.
+/// What the frozen detector is frozen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeldOutConfig {
@@ -120,7 +117,7 @@ impl HeldOutConfig {
 }
 
 /// The frozen detector, and what it makes of the clean images.
-struct Shown<'a> {
+struct Frozen<'a> {
     test: &'a Dataset,
     clean: Vec<Vec<f64>>,
     scorer: &'a Scorer<'a>,
@@ -128,7 +125,7 @@ struct Shown<'a> {
     threshold: &'a Threshold,
 }
 
-impl Shown<'_> {
+impl Frozen<'_> {
     fn flags(&self, columns: &[Vec<f64>]) -> Vec<bool> {
         columns[self.decisive.position()].iter().map(|score| self.threshold.flags(*score)).collect()
     }
@@ -137,6 +134,7 @@ impl Shown<'_> {
     fn attacked(
         &self,
         attack: String,
+        knows_detector: bool,
         crafted: Vec<CraftedImage>,
         progress: &dyn Progress,
     ) -> Result<HeldOutAttack> {
@@ -151,6 +149,7 @@ impl Shown<'_> {
         let (clean, scores) = (&self.clean[position], &columns[position]);
         Ok(HeldOutAttack {
             attack,
+            knows_detector,
             auroc: self
                 .clean
                 .iter()
@@ -165,10 +164,10 @@ impl Shown<'_> {
     }
 }
 
-/// Scores held-out images clean, attacked on `unseen`, and honestly damaged; `None` without an attacker's network.
+/// Scores held-out images clean, attacked on `unseen`, and honestly damaged; `None` for fewer than two images.
 ///
 /// Nothing is fitted here: `thresholds`, in the order of the table of scores, come frozen. Whoever knows `detector` crafts on both networks at once, and aims at
-/// a log-odds that half of the same images have unattacked.
+/// a log-odds that half of the trusted images have.
 #[expect(
     clippy::too_many_arguments,
     reason = "each is a different kind of thing; a bundle would only rename them"
@@ -176,7 +175,7 @@ impl Shown<'_> {
 pub fn held_out(
     test: &Dataset,
     config: &HeldOutConfig,
-    unseen: Option<&TrainedClassifier>,
+    unseen: &TrainedClassifier,
     detector: &TrainedAutoencoder,
     scorer: &Scorer<'_>,
     decisive: ScoreKind,
@@ -184,28 +183,30 @@ pub fn held_out(
     seed: Seed,
     progress: &dyn Progress,
 ) -> Result<Option<HeldOutDetection>> {
-    let Some(unseen) = unseen.filter(|_| test.len() > 1) else { return Ok(None) };
+    if test.len() < 2 {
+        return Ok(None);
+    }
     let test = &super::attack_set(test, config.images, seed);
     progress.task("scoring held-out images", "images");
     let clean = scorer.score(test, progress)?;
     let threshold = &thresholds[decisive.position()];
-    let shown = Shown { test, clean, scorer, decisive, threshold };
+    let frozen = Frozen { test, clean, scorer, decisive, threshold };
     let (indices, device): (Vec<usize>, _) = ((0..test.len()).collect(), unseen.device());
     let mut attacks = Vec::new();
     for attack in &config.attacks {
         progress.task(&format!("{} on held-out images", attack.label()), "images");
         let crafted = craft_images(test, &indices, attack, unseen, &device, progress)?;
-        attacks.push(shown.attacked(attack.label(), crafted, progress)?);
+        attacks.push(frozen.attacked(attack.label(), false, crafted, progress)?);
     }
     let head = DetectionHead(detector);
     for attack in &config.knowing {
-        let label = format!("{}{KNOWING}", attack.label());
+        let label = format!("{}, knowing the detector", attack.label());
         progress.task(&format!("{label}, on held-out images"), "images");
-        let evasive = knowing(attack, &head, &shown.clean[ScoreKind::Head.position()])?;
+        let evasive = knowing(attack, &head, scorer.trusted(ScoreKind::Head))?;
         let labels = test.labels(&indices);
         let crafted =
             craft_towards(test, &indices, &labels, &evasive, attack.threat(), unseen, &device, progress)?;
-        attacks.push(shown.attacked(label, crafted, progress)?);
+        attacks.push(frozen.attacked(label, true, crafted, progress)?);
     }
     let mut honest = Vec::new();
     for damage in &config.honest {
@@ -215,23 +216,23 @@ pub fn held_out(
             .map(|&index| Ok((index, damage.apply(&test.pixels(index)?, test.size(), &mut rng)?)))
             .collect::<Result<Vec<_>>>()?;
         let columns = scorer.score(&test.with_pixels(pixels)?, progress)?;
-        honest.push(HeldOutDamage { damage: damage.label(), flagged: Rate::of(shown.flags(&columns)) });
+        honest.push(HeldOutDamage { damage: damage.label(), flagged: Rate::of(frozen.flags(&columns)) });
     }
     let right = super::accuracy(unseen, test, progress)?;
     Ok(Some(HeldOutDetection {
         scores: ScoreKind::names(),
         decides: decisive.name().to_owned(),
-        clean: Rate::of(shown.flags(&shown.clean)),
+        clean: Rate::of(frozen.flags(&frozen.clean)),
         fooled_by_clean: Rate { successes: right.trials - right.successes, trials: right.trials },
         attacks,
         honest,
     }))
 }
 
-/// An attack that is to look to the head like the median of these clean scores.
-fn knowing<'a>(attack: &AttackConfig, head: &'a DetectionHead<'a>, clean: &[f64]) -> Result<Evasive<'a>> {
+/// An attack that is to look to the head like the median of these scores of trusted images.
+fn knowing<'a>(attack: &AttackConfig, head: &'a DetectionHead<'a>, trusted: &[f64]) -> Result<Evasive<'a>> {
     let median = Rule::Percentile { percentile: 50.0, margin: 0.0 };
-    let limit = Threshold::infer(&CalibrationScores::new(clean.to_vec())?, median)?.value();
+    let limit = Threshold::infer(&CalibrationScores::new(trusted.to_vec())?, median)?.value();
     let ((step, steps), Evasion { weight, .. }) = (attack.walk(), Evasion::default());
     let guards = vec![Guard { model: head, score: GuardScore::LogOdds, limit }];
     Ok(Evasive { guards, step, steps, weight })

@@ -57,8 +57,9 @@ pub fn localisation(
                     };
                 for image in changes.chunks_exact(bytes) {
                     let found = smoothed(&magnitudes(image), width, smoothing);
-                    tally.overlap += overlap(&found, patch);
-                    tally.peaks.push(patch[largest_first(&found)[0]]);
+                    let pixels = largest_first(&found);
+                    tally.overlap += overlap(&pixels, patch);
+                    tally.peaks.push(patch[pixels[0]]);
                 }
             }
         }
@@ -96,10 +97,10 @@ fn largest_first(map: &[f32]) -> Vec<usize> {
     order
 }
 
-/// Intersection over union of the patch with as many of the map's largest pixels as it has.
-fn overlap(map: &[f32], patch: &[bool]) -> f64 {
+/// Intersection over union of the patch with as many of these pixels, from the first, as it has.
+fn overlap(pixels: &[usize], patch: &[bool]) -> f64 {
     let size = patch.iter().filter(|is_set| **is_set).count();
-    let both = largest_first(map).into_iter().take(size).filter(|&pixel| patch[pixel]).count();
+    let both = pixels.iter().take(size).filter(|&&pixel| patch[pixel]).count();
     both as f64 / (2 * size - both) as f64
 }
 
@@ -132,6 +133,7 @@ mod tests {
 
     #[test]
     fn overlap_counts_the_largest_pixels_and_equals_by_place() {
+        let overlap = |map: &[f32], patch: &[bool]| overlap(&largest_first(map), patch);
         let patch = [true, true, false, false, false, false];
         assert_eq!(overlap(&[0.9, 0.8, 0.1, 0.0, 0.0, 0.0], &patch), 1.0);
         // Pixels 0 and 2: one in both, three in either.

@@ -251,6 +251,8 @@ pub struct HeldOutAttack {
     pub flagged: Rate,
     /// Recall of the deciding score when 1 % of the clean images are flagged.
     pub recall_at_1_percent: f64,
+    /// Whether it was crafted on the detector too.
+    pub knows_detector: bool,
     /// Images that the attacker's own network answers wrongly.
     pub fooled: Rate,
     /// Images that it answers wrongly and that are not flagged.

@@ -1,7 +1,6 @@
 //! Plain sentences derived from the figures, failures as plainly as successes.
 
-use super::held_out::KNOWING;
-use super::results::{Evaluation, HeldOutAttack, ModelRow, Outcome, Rate, Statement};
+use super::results::{Evaluation, ModelRow, Outcome, Rate, Statement};
 use crate::text::percent;
 
 /// What a reader should take away, in order of weight.
@@ -78,8 +77,7 @@ fn found(results: &Evaluation) -> Option<Statement> {
 /// What is left of the detector against one who holds its weights.
 fn known(results: &Evaluation) -> Option<Statement> {
     const MOST: f64 = 0.1;
-    let knows = |row: &&HeldOutAttack| row.attack.ends_with(KNOWING);
-    let attacks = results.held_out.as_ref()?.attacks.iter().filter(knows);
+    let attacks = results.held_out.as_ref()?.attacks.iter().filter(|row| row.knows_detector);
     let worst = attacks.max_by(|a, b| share(a.evaded).total_cmp(&share(b.evaded)))?;
     say(
         share(worst.evaded) <= MOST,

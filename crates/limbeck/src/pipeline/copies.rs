@@ -91,12 +91,9 @@ impl CopiedDefence {
             label_model: label_model.as_ref(),
             kl_temperature: config.purify.kl_temperature,
         };
-        let columns = Scorer::new(&own, &trusted, defence, progress)?.score(&trusted, progress)?;
-        let head = columns[ScoreKind::Head.position()].clone();
-        let (label_model, label) = match label_model {
-            Some(model) => (Some(model.classifier), model.trusted_margins),
-            None => (None, Vec::new()),
-        };
+        let scorer = Scorer::new(&own, &trusted, defence, progress)?;
+        let [head, label] = [ScoreKind::Head, ScoreKind::Label].map(|kind| scorer.trusted(kind).to_vec());
+        let label_model = label_model.map(|model| model.classifier);
         Ok(Self { autoencoder, label_model, scores: CleanScores { head, label } })
     }
 

@@ -18,8 +18,8 @@ use crate::dataset::{Dataset, Edit, SampleId, encode_png, rewrite_all};
 use crate::distill::{NullRule, SoftLabels};
 use crate::error::{Error, Result};
 use crate::evaluate::results::{
-    AttackedRate, ClassifierCurve, ClassifierEpoch, ControlRow, DatasetSummary, Evaluation, ModelRow,
-    PatchSummary, PoisonSummary, Rate,
+    AttackedRate, ClassifierCurve, ClassifierEpoch, ControlRow, DatasetSummary, Evaluation, HeldOutDetection,
+    ModelRow, PatchSummary, PoisonSummary, Rate,
 };
 use crate::evaluate::{
     AttackedSet, Mapped, Truth, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success,
@@ -637,17 +637,7 @@ impl Run<'_> {
             verdicts: verdict_counts(&audit.ledger),
             by_class: class_rows(&audit.ledger, sets.train.classes().len(), &truth),
             detection: detection(&audit.ledger, &audit.thresholds, decisive.position(), &truth)?,
-            held_out: held_out(
-                &sets.test,
-                &config.held_out,
-                poison.surrogate.as_ref(),
-                &dae.value.network,
-                &Scorer::new(audited, &sets.trusted, self.defence(networks), progress)?,
-                decisive,
-                &audit.thresholds,
-                self.seed("held-out"),
-                progress,
-            )?,
+            held_out: self.held_out(finished)?,
             dae: restoration(
                 &dae.value.network,
                 &dae.value.epochs,
@@ -682,6 +672,23 @@ impl Run<'_> {
         };
         results.statements = statements(&results);
         Ok(results)
+    }
+
+    /// The frozen detector on test images, where there is an attacker's network to craft on.
+    fn held_out(&self, finished: &Finished<'_>) -> Result<Option<HeldOutDetection>> {
+        let Finished { sets, audited, poison, networks, audit, .. } = finished;
+        let Some(surrogate) = &poison.surrogate else { return Ok(None) };
+        held_out(
+            &sets.test,
+            &self.config.evaluate.held_out,
+            surrogate,
+            &networks.dae.value.network,
+            &Scorer::new(audited, &sets.trusted, self.defence(networks), self.progress)?,
+            self.config.purify.score,
+            &audit.thresholds,
+            self.seed("held-out"),
+            self.progress,
+        )
     }
 
     fn poison_summary(

@@ -141,17 +141,14 @@ pub(super) fn least_odd(
     copies: &Copies<'_>,
     count: usize,
 ) -> Result<Vec<PoisonedImage>> {
+    let copies =
+        Copies { guards: copies.guards.iter().filter(|guard| minds_labels(guard)).copied().collect() };
     let mut oddness = Vec::with_capacity(images.len());
     for chunk in images.chunks(BATCH) {
         task.progress.check()?;
         let labels: Vec<u32> = chunk.iter().map(|image| image.label).collect();
         let columns = copies.scores(&batch(task, chunk), &labels)?;
-        let counted = copies.guards.iter().zip(&columns).filter(|(guard, _)| minds_labels(guard));
-        let mut sums = vec![0.0; chunk.len()];
-        for (_, column) in counted {
-            sums.iter_mut().zip(column).for_each(|(sum, score)| *sum += score);
-        }
-        oddness.extend(sums);
+        oddness.extend((0..chunk.len()).map(|row| columns.iter().map(|column| column[row]).sum::<f64>()));
     }
     let mut order: Vec<usize> = (0..images.len()).collect();
     order.sort_by(|&a, &b| oddness[a].total_cmp(&oddness[b]).then(a.cmp(&b)));

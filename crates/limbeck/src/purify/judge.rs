@@ -116,11 +116,12 @@ pub fn judge(
     }
     let decisive = config.score.position();
     let reference = &calibration[decisive];
-    let p_values: Vec<f64> = scored.iter().map(|image| reference.p_value(image.scores[decisive])).collect();
-    let mut by_class =
-        class_thresholds(audited, &p_values, reference, thresholds[decisive], config.class_fdr)?;
     let suspicions: Vec<f64> = scored.iter().map(|image| image.scores[decisive]).collect();
-    guard(&mut by_class, audited, &suspicions, config.least_kept)?;
+    let p_values: Vec<f64> = suspicions.iter().map(|suspicion| reference.p_value(*suspicion)).collect();
+    let by_class = by_class(audited, &suspicions)
+        .into_iter()
+        .map(|suspicions| class_threshold(suspicions, reference, thresholds[decisive], config))
+        .collect::<Result<Vec<_>>>()?;
     let rows = audited
         .samples()
         .iter()
@@ -151,46 +152,38 @@ pub fn judge(
     Ok(Judgement { ledger: Ledger { score_names: ScoreKind::names(), rows }, thresholds, calibration })
 }
 
-/// The threshold of each class: that for all, or a lower one where the false-discovery rate allows it.
-fn class_thresholds(
-    audited: &Dataset,
-    p_values: &[f64],
-    reference: &CalibrationScores,
-    for_all: Threshold,
-    fdr: f64,
-) -> Result<Vec<Threshold>> {
-    let mut by_class = vec![Vec::new(); audited.classes().len()];
-    for (sample, p_value) in audited.samples().iter().zip(p_values) {
-        by_class[sample.label as usize].push(*p_value);
+/// Values of the images of each class.
+fn by_class(set: &Dataset, values: &[f64]) -> Vec<Vec<f64>> {
+    let mut by_class = vec![Vec::new(); set.classes().len()];
+    for (sample, value) in set.samples().iter().zip(values) {
+        by_class[sample.label as usize].push(*value);
     }
-    let threshold = |p_values: Vec<f64>| match largest_discovery(p_values, fdr) {
-        None => Ok(for_all),
-        Some(fpr) if fpr >= 1.0 => Ok(for_all),
-        Some(fpr) => {
-            let of_class = Threshold::infer(reference, Rule::Fpr { fpr })?;
-            Ok(if of_class.value() < for_all.value() { of_class } else { for_all })
-        }
-    };
-    by_class.into_iter().map(threshold).collect()
+    by_class
 }
 
-/// Raises the threshold of each class of which less than this share would be kept.
-fn guard(thresholds: &mut [Threshold], audited: &Dataset, suspicions: &[f64], least_kept: f64) -> Result<()> {
-    let mut by_class = vec![Vec::new(); thresholds.len()];
-    for (sample, suspicion) in audited.samples().iter().zip(suspicions) {
-        by_class[sample.label as usize].push(*suspicion);
+/// The threshold of a class whose audited images are this suspicious: that for all, a lower one where the false-discovery rate allows it, or a higher one where
+/// less would be kept than is asked for.
+fn class_threshold(
+    suspicions: Vec<f64>,
+    reference: &CalibrationScores,
+    for_all: Threshold,
+    config: &PurifyConfig,
+) -> Result<Threshold> {
+    if suspicions.is_empty() {
+        return Ok(for_all);
     }
-    for (threshold, suspicions) in thresholds.iter_mut().zip(by_class) {
-        if suspicions.is_empty() || least_kept == 0.0 {
-            continue;
-        }
-        let rule = Rule::Percentile { percentile: 100.0 * least_kept, margin: 0.0 };
+    let p_values = suspicions.iter().map(|suspicion| reference.p_value(*suspicion)).collect();
+    let mut threshold = for_all;
+    if let Some(fpr) = largest_discovery(p_values, config.class_fdr).filter(|fpr| *fpr < 1.0) {
+        let lower = Threshold::infer(reference, Rule::Fpr { fpr })?;
+        threshold = if lower.value() < threshold.value() { lower } else { threshold };
+    }
+    if config.least_kept > 0.0 {
+        let rule = Rule::Percentile { percentile: 100.0 * config.least_kept, margin: 0.0 };
         let keeping = Threshold::infer(&CalibrationScores::new(suspicions)?, rule)?;
-        if keeping.value() > threshold.value() {
-            *threshold = keeping;
-        }
+        threshold = if keeping.value() > threshold.value() { keeping } else { threshold };
     }
-    Ok(())
+    Ok(threshold)
 }
 
 /// The mixture, and the columns of all scores of the trusted images, the mixture's last.
@@ -225,6 +218,8 @@ pub struct Scorer<'a> {
     defence: Defence<'a>,
     fitted: FittedScores,
     mixture: Mixture,
+    /// Of the trusted images, one column for each score.
+    trusted: Vec<Vec<f64>>,
 }
 
 impl<'a> Scorer<'a> {
@@ -236,7 +231,13 @@ impl<'a> Scorer<'a> {
         progress: &dyn Progress,
     ) -> Result<Self> {
         let fitted = FittedScores::fit(audited, &defence, progress)?;
-        Ok(Self { mixture: calibrated(trusted, &defence, &fitted, progress)?.0, fitted, defence })
+        let (mixture, trusted) = calibrated(trusted, &defence, &fitted, progress)?;
+        Ok(Self { defence, fitted, mixture, trusted })
+    }
+
+    /// A score of the trusted images, in their order.
+    pub fn trusted(&self, kind: ScoreKind) -> &[f64] {
+        &self.trusted[kind.position()]
     }
 
     /// One column for each score, in the order of [`ScoreKind::names`].

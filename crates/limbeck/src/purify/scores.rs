@@ -56,14 +56,17 @@ pub struct Shown<'a> {
     pub read: Reading,
     /// What the classifier makes of the reconstructions.
     pub restored: Reading,
+    /// Logits of the label model for the images, `[batch, classes]`, if there is one.
+    pub label_logits: Option<Tensor<2>>,
 }
 
 impl<'a> Shown<'a> {
-    /// Lets the defender's classifier read a batch and its reconstructions.
+    /// Lets the defender's classifiers read a batch, and its reconstructions.
     pub fn new(defence: &Defence<'_>, images: Tensor<4>, labels: &'a [u32], denoised: Denoised) -> Self {
         let read = Reading::of(defence.classifier, images.clone());
         let restored = Reading::of(defence.classifier, denoised.reconstructions.clone());
-        Self { images, labels, denoised, read, restored }
+        let label_logits = defence.label_model.map(|model| model.classifier.logits(images.clone()));
+        Self { images, labels, denoised, read, restored, label_logits }
     }
 }
 
@@ -159,11 +162,11 @@ impl Score for DetectionHead {
 struct WrongLabel;
 
 impl Score for WrongLabel {
-    fn score(&self, defence: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
-        let Some(label_model) = defence.label_model else {
-            return Tensor::zeros([shown.labels.len()], &shown.images.device());
-        };
-        label_margins(label_model.classifier.logits(shown.images.clone()), shown.labels)
+    fn score(&self, _: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
+        match &shown.label_logits {
+            Some(logits) => label_margins(logits.clone(), shown.labels),
+            None => Tensor::zeros([shown.labels.len()], &shown.images.device()),
+        }
     }
 }
 
@@ -270,8 +273,7 @@ pub(super) fn score_all(
             .iter()
             .map(|(_, _, score)| values(score.score(defence, &shown)))
             .collect::<Result<Vec<_>>>()?;
-        let read = |model: &TrainedClassifier| argmax(model.logits(shown.images.clone()));
-        let classes = defence.label_model.map(|model| read(&model.classifier)).transpose()?;
+        let classes = shown.label_logits.map(argmax).transpose()?;
         let restored = argmax(shown.restored.logits)?;
         let activations = values(defence.classifier.hidden(shown.read.features))?;
         let units = activations.len() / chunk.len();

@@ -172,6 +172,7 @@ fn held_out() -> HeldOutDetection {
         auroc: vec![auroc, 0.52, 0.58, 0.71, auroc - 0.02],
         flagged: rate(flagged),
         recall_at_1_percent: 0.9 * auroc,
+        knows_detector: name.ends_with("knowing the detector"),
         fooled: rate(870),
         evaded: rate(870 - flagged / 2),
     };

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use super::objective::Yardstick;
 use super::results::SearchResults;
 use super::*;
-use crate::artefact::read_json;
+use crate::network::TrainedAutoencoder;
 use crate::pipeline::{Goal, Preset, Run};
 use crate::progress::{Progress, Silent};
-use crate::train::Epoch;
 
 /// 5 images a class, no attacker, networks of width 4: a trial takes a moment.
 fn base(more: &[&str]) -> RunConfig {
@@ -117,9 +117,7 @@ fn a_search_that_was_stopped_and_extended_ends_like_one_that_was_not() {
 fn the_best_settings_train_the_very_autoencoder_that_was_measured() {
     let folder = tempfile::tempdir().expect("a folder");
     let search = search(&SPACE, SamplerKind::Random, ObjectiveKind::ValidationLoss, 2);
-    // Without a head the loss is the objective itself.
-    let without_head = base(&["dae.head_weight=0"]);
-    let results = run(folder.path(), &without_head, &search, &Silent).expect("it runs");
+    let results = run(folder.path(), &base(&[]), &search, &Silent).expect("it runs");
     let best = results.best().expect("complete trials");
     let least = results.trials.iter().filter_map(|trial| trial.value).fold(f64::INFINITY, f64::min);
     assert_eq!(best.value, Some(least));
@@ -130,9 +128,15 @@ fn the_best_settings_train_the_very_autoencoder_that_was_measured() {
     let mut run =
         Run::open(&directory, config, &crate::device("flex").expect("the CPU"), &Silent).expect("new");
     run.execute(Goal::Audit).expect("it runs");
-    let curve: Vec<Epoch> = read_json(&directory.join("dae-curve.json")).expect("written");
-    let loss = curve.iter().map(|epoch| epoch.validation.loss).fold(f64::INFINITY, f64::min);
-    assert!((loss / least - 1.0).abs() < 1e-12, "{loss} is not {least}");
+    let images = run.images().expect("read");
+    let ground = run.ground(&images).expect("made");
+    let twins = run.yardstick(&images, &ground).expect("made");
+    let purify = base(&[]).purify;
+    let yardstick = Yardstick { twins: &twins, classifier: &ground.classifier, purify };
+    let device = crate::device("flex").expect("the CPU");
+    let network = TrainedAutoencoder::load(&directory.join("dae.safetensors"), &device).expect("written");
+    let loss = yardstick.measure(ObjectiveKind::ValidationLoss, &network).expect("finite");
+    assert_eq!(loss, least);
 }
 
 #[test]
