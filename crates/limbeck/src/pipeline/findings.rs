@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
+use super::audit::{Audit, Networks};
 use super::manifest::StageRecord;
 use super::run::Run;
 use super::sets::Sets;
-use super::stages::{Audit, Networks};
 use crate::artefact::{hash_file, read_json, write_atomically};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};

@@ -16,9 +16,13 @@
 //! # Ok::<(), limbeck::Error>(())
 //! ```
 
+mod audit;
 mod commands;
 mod config;
+mod controls;
 mod copies;
+mod distil;
+mod evaluation;
 mod findings;
 mod ground;
 mod manifest;

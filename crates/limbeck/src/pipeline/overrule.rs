@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::audit::Audit;
 use super::run::Run;
-use super::stages::Audit;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::purify::{DecisionFile, Decisions};

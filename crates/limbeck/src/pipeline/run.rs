@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
+use super::audit::{Networks, Purified};
 use super::config::RunConfig;
+use super::evaluation::Finished;
 use super::manifest::Manifest;
 use super::overrule::ByHand;
 use super::sets::Sets;
-use super::stages::Networks;
 use crate::artefact::write_atomically;
 use crate::error::{Error, Result};
 use crate::evaluate::results::Evaluation;
@@ -128,7 +129,7 @@ impl<'a> Run<'a> {
             return Ok(outcome);
         }
         let controls = self.controls(&sets, &audited, &poison, &networks, &audit, &purified)?;
-        let evaluation = self.evaluation(super::stages::Finished {
+        let evaluation = self.evaluation(Finished {
             sets: &sets,
             audited: &audited,
             poison: &poison,
@@ -152,7 +153,7 @@ impl<'a> Run<'a> {
     /// As [`execute`](Self::execute).
     pub fn distil_as_it_is(&mut self) -> Result<()> {
         let sets = self.start()?;
-        let unfiltered = super::stages::Purified::nothing(&sets)?;
+        let unfiltered = Purified::nothing(&sets)?;
         let teacher = self.teacher(&unfiltered)?;
         let soft_labels = self.soft_labels(&unfiltered, &teacher)?;
         let student = self.student(&unfiltered, &soft_labels)?;

@@ -1,0 +1,256 @@
+//! The audit's stages: the networks that it looks with, the judged set, and the purified one.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::ClassifierSection;
+use super::copies::label_network;
+use super::findings::CALIBRATION_SCORES;
+use super::run::Run;
+use super::sets::Sets;
+use super::stages::{Made, Trained};
+use crate::artefact::{read_json, write_json};
+use crate::dataset::{Dataset, Edit, SampleId, encode_png, rewrite_all};
+use crate::error::{Error, Result};
+use crate::network::{TrainedAutoencoder, TrainedClassifier};
+use crate::purify::{
+    Defence, Judgement, LabelModel, Ledger, NoiseConfig, Threshold, Twins, Verdict, craft_twins, judge,
+    purified_set, train_autoencoder, train_label_model,
+};
+use crate::train::Targets;
+
+/// What the defender audits with.
+pub(super) struct Networks {
+    pub(super) undefended: Made<Trained<TrainedClassifier>>,
+    pub(super) dae: Made<Trained<TrainedAutoencoder>>,
+    pub(super) label_model: Made<Option<LabelModel>>,
+}
+
+/// The judged set.
+pub(super) struct Audit {
+    pub(super) ledger: Ledger,
+    /// New labels that were given by hand, by row of the ledger.
+    pub(super) labels: Vec<(usize, u32)>,
+    pub(super) thresholds: Vec<Threshold>,
+    pub(super) key: String,
+}
+
+/// What classifiers learn from and are calibrated on once the set is purified, or left as it is.
+pub(super) struct Purified {
+    /// What is left of the fitted images, and trusted ones.
+    pub(super) train: Dataset,
+    /// Held-out images that were kept, and trusted ones of the same groups.
+    pub(super) calibration: Dataset,
+    pub(super) key: String,
+}
+
+impl Purified {
+    /// The set as it came.
+    pub(super) fn nothing(sets: &Sets) -> Result<Self> {
+        Ok(Self {
+            train: sets.with_trusted(&sets.train.subset(&sets.fitted))?,
+            calibration: sets.with_held_out_trusted(&sets.train.subset(&sets.held_out))?,
+            key: sets.content_hash(),
+        })
+    }
+}
+
+/// Files of the thresholds that an audit froze.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Thresholds {
+    /// Name of the score that decides.
+    decides: String,
+    /// By position in the table of scores.
+    thresholds: Vec<Threshold>,
+}
+
+impl Run<'_> {
+    pub(super) fn undefended(
+        &mut self,
+        sets: &Sets,
+        audited: &Dataset,
+        data: &str,
+    ) -> Result<Made<Trained<TrainedClassifier>>> {
+        let ClassifierSection { network, train } = self.config.classifier.clone();
+        self.classifier(
+            "undefended",
+            (network, &train),
+            1.0,
+            &sets.with_trusted(&audited.subset(&sets.fitted))?,
+            || Ok(Targets::Labels),
+            &audited.subset(&sets.held_out),
+            &[data],
+        )
+    }
+
+    /// Twins of a set for the autoencoder, crafted on the defender's classifier.
+    pub(super) fn twins(
+        &self,
+        set: &Dataset,
+        name: &str,
+        noise: &NoiseConfig,
+        classifier: &TrainedClassifier,
+    ) -> Result<Twins> {
+        craft_twins(set, noise, classifier, &self.device, self.seed("dae").child(name), self.progress)
+    }
+
+    pub(super) fn dae(
+        &mut self,
+        sets: &Sets,
+        audited: &Dataset,
+        undefended: &Made<Trained<TrainedClassifier>>,
+    ) -> Result<Made<Trained<TrainedAutoencoder>>> {
+        let section = self.config.dae.clone();
+        let key = self.key("dae", &section, &[&undefended.key]);
+        let (weights, curve) = ("dae.safetensors", "dae-curve.json");
+        self.stage("dae", &key, &[weights, curve], |run, checkpoints| {
+            let classifier = &undefended.value.network;
+            let train = run.twins(audited, "train twins", &section.noise, classifier)?;
+            let calibration = run.twins(&sets.trusted, "calibration twins", &section.noise, classifier)?;
+            let (trained, epochs) = train_autoencoder(
+                section.spec(audited),
+                &train,
+                &calibration,
+                &section.noise,
+                section.head_weight,
+                &section.train,
+                &run.device,
+                run.seed("dae"),
+                checkpoints,
+                run.progress,
+            )?;
+            trained.save(&run.path(weights))?;
+            write_json(&run.path(curve), &epochs)
+        })?;
+        let network = TrainedAutoencoder::load(&self.path(weights), &self.device)?;
+        Ok(Made { value: Trained { network, epochs: read_json(&self.path(curve))? }, key })
+    }
+
+    pub(super) fn label_model(
+        &mut self,
+        sets: &Sets,
+        audited: &Dataset,
+        data: &str,
+    ) -> Result<Made<Option<LabelModel>>> {
+        let config = self.config.label_model.clone();
+        if !config.enabled {
+            return Ok(Made { value: None, key: data.to_owned() });
+        }
+        let network = label_network(&self.config);
+        let key = self.key("label-model", &(&config, network), &[data]);
+        let (weights, margins) = ("label_model.safetensors", "trusted_margins.json");
+        self.stage("label-model", &key, &[weights, margins], |run, _| {
+            let model = train_label_model(
+                &network.spec(&sets.train, 1.0),
+                &sets.trusted,
+                audited,
+                &config,
+                &run.device,
+                run.seed("label-model"),
+                run.progress,
+            )?;
+            model.classifier.save(&run.path(weights))?;
+            write_json(&run.path(margins), &model.trusted_margins)
+        })?;
+        let classifier = TrainedClassifier::load(&self.path(weights), &self.device)?;
+        let trusted_margins = read_json(&self.path(margins))?;
+        Ok(Made { value: Some(LabelModel { classifier, trusted_margins }), key })
+    }
+
+    pub(super) fn defence<'a>(&self, networks: &'a Networks) -> Defence<'a> {
+        let Networks { undefended, dae, label_model } = networks;
+        Defence {
+            autoencoder: &dae.value.network,
+            classifier: &undefended.value.network,
+            label_model: label_model.value.as_ref(),
+            kl_temperature: self.config.purify.kl_temperature,
+        }
+    }
+
+    /// Judges the audited set: what is proposed, before any decision by hand.
+    pub(super) fn audit(&mut self, sets: &Sets, audited: &Dataset, networks: &Networks) -> Result<Audit> {
+        let config = self.config.purify;
+        let key = self.key("audit", &config, &[&networks.dae.key, &networks.label_model.key]);
+        let (ledger, thresholds) = ("proposed.parquet", "thresholds.json");
+        self.stage("audit", &key, &[ledger, thresholds, CALIBRATION_SCORES], |run, _| {
+            let defence = run.defence(networks);
+            let judged: Judgement = judge(audited, &sets.trusted, &defence, &config, run.progress)?;
+            judged.ledger.write_parquet(&run.path(ledger))?;
+            let decisive = &judged.calibration[config.score.position()];
+            write_json(&run.path(CALIBRATION_SCORES), &decisive.ascending())?;
+            let frozen =
+                Thresholds { decides: config.score.name().to_owned(), thresholds: judged.thresholds };
+            write_json(&run.path(thresholds), &frozen)
+        })?;
+        let frozen: Thresholds = read_json(&self.path(thresholds))?;
+        let ledger = Ledger::read_parquet(&self.path(ledger))?;
+        Ok(Audit { ledger, labels: Vec::new(), thresholds: frozen.thresholds, key })
+    }
+
+    pub(super) fn purify(
+        &mut self,
+        sets: &Sets,
+        audited: &Dataset,
+        networks: &Networks,
+        audit: &Audit,
+    ) -> Result<Purified> {
+        let key = self.key("purify", &(), &[&audit.key]);
+        let relabelled = audited.with_labels(audit.labels.iter().copied())?;
+        let (set, kept) = purified_set(&relabelled, &audit.ledger, &self.defence(networks))?;
+        self.stage("purify", &key, &["purified"], |run, _| {
+            let destination = run.path("purified");
+            if destination.exists() {
+                std::fs::remove_dir_all(&destination).map_err(Error::io("replace", &destination))?;
+            }
+            run.progress.task("writing the purified set", "images");
+            let edits = purified_edits(sets, &set, &kept, audit)?;
+            rewrite_all(&sets.source, &destination, &mut |id, _, _| {
+                run.progress.check()?;
+                Ok(edits.get(id).cloned().unwrap_or(Edit::Drop))
+            })?;
+            Ok(())
+        })?;
+        let of_kept = |indices: &[usize], verdicts: &[Verdict]| {
+            let mut wanted = vec![false; audited.len()];
+            indices.iter().for_each(|&index| wanted[index] = true);
+            let is_wanted = |&position: &usize| {
+                let index = kept[position];
+                wanted[index] && verdicts.contains(&audit.ledger.rows[index].verdict)
+            };
+            set.subset(&(0..kept.len()).filter(is_wanted).collect::<Vec<_>>())
+        };
+        Ok(Purified {
+            train: sets.with_trusted(&of_kept(&sets.fitted, &[Verdict::Keep, Verdict::Reconstruct]))?,
+            calibration: sets.with_held_out_trusted(&of_kept(&sets.held_out, &[Verdict::Keep]))?,
+            key,
+        })
+    }
+}
+
+/// What becomes of each sample of the source, by its id there: audited images as judged, the others as they are.
+fn purified_edits(
+    sets: &Sets,
+    purified: &Dataset,
+    kept: &[usize],
+    audit: &Audit,
+) -> Result<HashMap<SampleId, Edit>> {
+    let not_audited = [&sets.trusted, &sets.test].into_iter().flat_map(|set| set.samples());
+    let mut edits: HashMap<SampleId, Edit> = not_audited.map(|sample| (sample.id, Edit::Keep)).collect();
+    for (position, &index) in kept.iter().enumerate() {
+        let (before, after) = (&sets.train.samples()[index], &purified.samples()[position]);
+        // An image that only changes its label keeps its own bytes.
+        let same_image = before.id == after.id && audit.ledger.rows[index].verdict == Verdict::Keep;
+        let image = match same_image {
+            true => None,
+            false => Some(encode_png(&purified.pixels(position)?, purified.size())?),
+        };
+        let edit = match (image, (before.label != after.label).then_some(after.label)) {
+            (None, None) => Edit::Keep,
+            (image, label) => Edit::Replace { image, label },
+        };
+        edits.insert(before.id, edit);
+    }
+    Ok(edits)
+}

@@ -1,0 +1,303 @@
+//! The last stages: every figure, and the page.
+
+use super::audit::{Audit, Networks};
+use super::controls::Control;
+use super::copies::with_copies;
+use super::run::Run;
+use super::sets::Sets;
+use super::stages::{Made, Poison, Trained};
+use crate::artefact::{read_json, write_atomically, write_json};
+use crate::attack::AttackConfig;
+use crate::dataset::Dataset;
+use crate::distill::NullRule;
+use crate::error::{Error, Result};
+use crate::evaluate::results::{
+    AttackedRate, ClassifierCurve, ClassifierEpoch, DatasetSummary, Evaluation, HeldOutDetection, ModelRow,
+    PatchSummary, PoisonSummary, Rate,
+};
+use crate::evaluate::{
+    AttackedSet, Mapped, Truth, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success,
+    class_rows, detection, held_out, localisation, random_overlap, restoration, self_checks, statements,
+    suspicion_points, triptychs, verdict_counts,
+};
+use crate::network::TrainedClassifier;
+use crate::poison::{Copies, passing};
+use crate::purify::{ScoreKind, Scorer};
+use crate::train::Epoch;
+
+/// Every artefact that the evaluation looks at.
+pub(super) struct Finished<'a> {
+    pub(super) sets: &'a Sets,
+    pub(super) audited: &'a Dataset,
+    pub(super) poison: &'a Poison,
+    pub(super) networks: &'a Networks,
+    pub(super) audit: &'a Audit,
+    pub(super) teacher: &'a Made<Trained<TrainedClassifier>>,
+    pub(super) student: &'a Made<Trained<TrainedClassifier>>,
+    pub(super) null_rule: &'a Made<NullRule>,
+    pub(super) controls: &'a Made<Vec<Control>>,
+}
+
+impl Run<'_> {
+    pub(super) fn evaluation(&mut self, finished: Finished<'_>) -> Result<Made<Evaluation>> {
+        let upstream =
+            [&finished.null_rule.key, &finished.controls.key, &finished.poison.key].map(String::as_str);
+        let key = self.key("evaluate", &self.config, &upstream);
+        let file = "evaluation.json";
+        self.stage("evaluate", &key, &[file], |run, _| {
+            write_json(&run.path(file), &run.evaluate(&finished)?)
+        })?;
+        Ok(Made { value: read_json(&self.path(file))?, key })
+    }
+
+    fn evaluate(&self, finished: &Finished<'_>) -> Result<Evaluation> {
+        let Finished { sets, audited, poison, networks, audit, teacher, student, null_rule, controls } =
+            finished;
+        let Networks { undefended, dae, .. } = networks;
+        let progress = self.progress;
+        let config = &self.config.evaluate;
+        let truth = match &poison.truth {
+            Some(manifest) => Truth::join(manifest, &audit.ledger)?,
+            None => Truth::unknown(),
+        };
+        let attacked_test = attack_set(&sets.test, config.attacked_images, self.seed("evaluate"));
+        let control = |filter: &str| controls.value.iter().find(|control| control.filter == filter);
+        let clean_trained = control("clean").map(|control| {
+            ("clean-trained", "the training set before poisoning", &control.classifier, &control.epochs)
+        });
+        let audited_words = if poison.truth.is_some() {
+            "the poisoned set, no defence"
+        } else {
+            "the set as it came, no defence"
+        };
+        let entries = clean_trained.into_iter().chain([
+            ("undefended", audited_words, &undefended.value.network, &undefended.value.epochs),
+            (
+                "teacher",
+                "the purified set, at the distillation temperature",
+                &teacher.value.network,
+                &teacher.value.epochs,
+            ),
+            (
+                "student",
+                "the purified set with the teacher's soft labels",
+                &student.value.network,
+                &student.value.epochs,
+            ),
+        ]);
+        let backdoor = self.backdoor(sets, poison)?;
+        let (mut models, mut curves, mut on_student, mut on_undefended) =
+            (Vec::new(), Vec::new(), Vec::new(), None);
+        for (model, trained_on, network, epochs) in entries {
+            progress.task(&format!("accuracy of {model}"), "images");
+            let clean = accuracy(network, &sets.test, progress)?;
+            let mut attacked = Vec::new();
+            for attack in &config.attacks {
+                progress.task(&format!("{} on {model}", attack.label()), "images");
+                let set = AttackedSet::craft(network, attack, &attacked_test, progress)?;
+                attacked.push(AttackedRate {
+                    attack: attack.label(),
+                    accuracy: attacked_accuracy(network, &set)?,
+                });
+                match model {
+                    "student" => on_student.push((attack.label(), set)),
+                    "undefended"
+                        if on_undefended.is_none()
+                            || is_poison_attack(attack, &self.config.poison.plan.attack) =>
+                    {
+                        on_undefended = Some(set);
+                    }
+                    _ => {}
+                }
+            }
+            models.push(ModelRow {
+                model: model.to_owned(),
+                trained_on: trained_on.to_owned(),
+                clean,
+                attacked,
+                backdoor: backdoor(network)?,
+            });
+            curves.push(ClassifierCurve {
+                model: model.to_owned(),
+                epochs: epochs.iter().enumerate().map(curve_epoch).collect(),
+            });
+        }
+        let on_undefended = match on_undefended {
+            Some(set) => set,
+            None => AttackedSet::craft(
+                &undefended.value.network,
+                &AttackConfig::default(),
+                &attacked_test,
+                progress,
+            )?,
+        };
+        let decisive = self.config.purify.score;
+        let mut results = Evaluation {
+            limbeck_version: crate::VERSION.to_owned(),
+            config_hash: self.config.hash(),
+            config_toml: self.config.to_toml(),
+            seed: self.config.seed,
+            dataset: DatasetSummary {
+                name: sets.name.clone(),
+                classes: sets.train.classes().to_vec(),
+                train_images: sets.train.len() as u64,
+                trusted_images: sets.trusted.len() as u64,
+                calibration_images: sets.held_out.len() as u64,
+                test_images: sets.test.len() as u64,
+                image_size: [sets.train.size().width, sets.train.size().height],
+                content_hash: sets.content_hash(),
+            },
+            poison: self.poison_summary(sets, audited, poison, networks)?,
+            verdicts: verdict_counts(&audit.ledger),
+            by_class: class_rows(&audit.ledger, sets.train.classes().len(), &truth),
+            detection: detection(&audit.ledger, &audit.thresholds, decisive.position(), &truth)?,
+            held_out: self.held_out(finished)?,
+            dae: restoration(
+                &dae.value.network,
+                &dae.value.epochs,
+                &sets.test,
+                &attacked_test,
+                &on_undefended,
+                progress,
+            )?,
+            controls: self.control_rows(finished, &models, &backdoor)?,
+            abstention: abstention(
+                &student.value.network,
+                &null_rule.value,
+                &sets.test,
+                &on_student,
+                progress,
+            )?,
+            classifier_curves: curves,
+            suspicion_points: suspicion_points(&audit.ledger, ScoreKind::Mse.position(), &truth),
+            suspicion_threshold: audit.thresholds[decisive.position()].value(),
+            suspicion_score: decisive.name().to_owned(),
+            triptychs: triptychs(
+                audited,
+                poison.truth.as_ref().map(|_| &sets.train),
+                &audit.ledger,
+                &dae.value.network,
+                &truth,
+                config.examples,
+            )?,
+            checks: self_checks(&student.value.network, &models, &config.attacks, &attacked_test, progress)?,
+            models,
+            statements: Vec::new(),
+        };
+        results.statements = statements(&results);
+        Ok(results)
+    }
+
+    /// The frozen detector on test images, where there is an attacker's network to craft on.
+    fn held_out(&self, finished: &Finished<'_>) -> Result<Option<HeldOutDetection>> {
+        let Finished { sets, audited, poison, networks, audit, .. } = finished;
+        let Some(surrogate) = &poison.surrogate else { return Ok(None) };
+        held_out(
+            &sets.test,
+            &self.config.evaluate.held_out,
+            surrogate,
+            &networks.dae.value.network,
+            &Scorer::new(audited, &sets.trusted, self.defence(networks), self.progress)?,
+            self.config.purify.score,
+            &audit.thresholds,
+            self.seed("held-out"),
+            self.progress,
+        )
+    }
+
+    fn poison_summary(
+        &self,
+        sets: &Sets,
+        audited: &Dataset,
+        poison: &Poison,
+        networks: &Networks,
+    ) -> Result<Option<PoisonSummary>> {
+        let (Some(poisoned), Some(surrogate)) = (&poison.poisoned, &poison.surrogate) else {
+            return Ok(None);
+        };
+        let plan = self.config.poison.plan;
+        let indices: Vec<usize> = poisoned.images.iter().map(|image| image.index).collect();
+        let (before, poisoned_images) = (sets.train.subset(&indices), audited.subset(&indices));
+        let passing = |copies: Option<&Copies<'_>>| {
+            let rate = |copies| Ok(Rate::of(passing(&poisoned_images, copies, &self.device)?));
+            copies.map(rate).transpose()
+        };
+        let after =
+            poisoned_images.with_labels(before.samples().iter().map(|sample| sample.label).enumerate())?;
+        let network = self.config.poison.surrogate;
+        let (step, steps) = plan.attack.walk();
+        Ok(Some(PoisonSummary {
+            poison: plan.label(),
+            attack: plan.is_gradient_attack().then_some(AttackConfig { step, steps, ..plan.attack }),
+            fraction: plan.fraction,
+            relabelled: poisoned
+                .images
+                .iter()
+                .zip(before.samples())
+                .filter(|(a, b)| a.label != b.label)
+                .count() as u64,
+            images: indices.len() as u64,
+            surrogate: format!("{:?} of width {}", network.architecture, network.width),
+            surrogate_clean: accuracy(surrogate, &before, self.progress)?,
+            surrogate_attacked: accuracy(surrogate, &after, self.progress)?,
+            pass_copies: with_copies(poison.copies.as_ref(), plan.evade.percentile, passing)?,
+            patch: self.patch_summary(&poisoned_images, networks)?,
+        }))
+    }
+
+    /// Whether maps show where the trigger is, if it is in one place.
+    fn patch_summary(&self, poisoned: &Dataset, networks: &Networks) -> Result<Option<PatchSummary>> {
+        let patch = self.config.poison.plan.patch(poisoned.size());
+        let Some(patch) = patch.filter(|_| !poisoned.is_empty()) else { return Ok(None) };
+        let Networks { undefended, dae, label_model } = networks;
+        let mapped = Mapped {
+            autoencoder: &dae.value.network,
+            undefended: &undefended.value.network,
+            label_model: label_model.value.as_ref().map(|model| &model.classifier),
+        };
+        let pixels = patch.iter().filter(|is_set| **is_set).count();
+        self.progress.task("maps of the trigger", "images");
+        Ok(Some(PatchSummary {
+            pixels: pixels as u64,
+            area: patch.len() as u64,
+            random_overlap: random_overlap(pixels, patch.len()),
+            maps: localisation(poisoned, &patch, &mapped, self.progress)?,
+        }))
+    }
+
+    /// How often a network falls for the poison's trigger, if it has one.
+    fn backdoor(
+        &self,
+        sets: &Sets,
+        poison: &Poison,
+    ) -> Result<impl Fn(&TrainedClassifier) -> Result<Option<Rate>> + use<>> {
+        let plan = self.config.poison.plan;
+        let triggered = if poison.poisoned.is_some() { plan.triggered(&sets.test)? } else { None };
+        Ok(move |network: &TrainedClassifier| {
+            triggered.as_ref().map(|set| backdoor_success(network, set, plan.target)).transpose()
+        })
+    }
+
+    pub(super) fn report(&mut self, evaluation: &Made<Evaluation>) -> Result<()> {
+        let key = self.key("report", &(), &[&evaluation.key]);
+        let file = "report.html";
+        self.stage("report", &key, &[file], |run, _| {
+            let page = crate::report::render(&evaluation.value)?;
+            let path = run.path(file);
+            write_atomically(&path, |out| out.write_all(page.as_bytes()).map_err(Error::io("write", &path)))
+        })
+    }
+}
+
+fn is_poison_attack(attack: &AttackConfig, poison: &AttackConfig) -> bool {
+    attack.kind == poison.kind && attack.threat() == poison.threat()
+}
+
+fn curve_epoch((index, epoch): (usize, &Epoch)) -> ClassifierEpoch {
+    ClassifierEpoch {
+        epoch: index as u32 + 1,
+        train_loss: epoch.train_loss,
+        validation_loss: epoch.validation.loss,
+        validation_accuracy: epoch.validation.metric,
+    }
+}
