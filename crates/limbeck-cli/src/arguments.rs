@@ -372,6 +372,10 @@ pub(crate) struct Settings {
     /// Images known to be clean and rightly labelled, like DATA; without it, a random twentieth of DATA is taken to be so
     #[arg(long, value_name = "DATA", value_hint = ValueHint::AnyPath)]
     pub(crate) trusted: Option<String>,
+    /// Trust no image: audited ones that networks which never learnt from them find usual stand in; the same as
+    /// --set knowledge.setting=untrusted
+    #[arg(long, conflicts_with = "trusted")]
+    pub(crate) untrusted: bool,
     /// Root of every random draw, the same as --set seed=N
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
@@ -395,7 +399,7 @@ pub(crate) struct Session {
 impl Job {
     /// These arguments as they are typed, for a command that goes on with them.
     pub(crate) fn words(&self) -> String {
-        let Settings { preset, config, set, trusted, seed } = &self.settings;
+        let Settings { preset, config, set, trusted, untrusted, seed } = &self.settings;
         let mut words =
             vec![shell_word(&self.data.data), "--out".to_owned(), shell_word(&self.out.to_string_lossy())];
         let mut option = |name: &str, value: &str| words.extend([name.to_owned(), shell_word(value)]);
@@ -411,6 +415,9 @@ impl Job {
         }
         if let Some(seed) = seed {
             option("--seed", &seed.to_string());
+        }
+        if *untrusted {
+            words.push("--untrusted".to_owned());
         }
         words.join(" ")
     }
@@ -430,7 +437,9 @@ impl Settings {
     /// sample gets the preset made for it and every other set gets `for_own_set`.
     pub(crate) fn resolve(&self, data: Option<&str>, for_own_set: Preset) -> Result<RunConfig> {
         let over = |preset| {
-            let mut config = RunConfig::resolve(preset, self.config.as_deref(), &self.set)?;
+            let untrusted = self.untrusted.then(|| "knowledge.setting=untrusted".to_owned());
+            let set: Vec<String> = self.set.iter().cloned().chain(untrusted).collect();
+            let mut config = RunConfig::resolve(preset, self.config.as_deref(), &set)?;
             if let Some(data) = data {
                 config.data.path = if data == SAMPLE { String::new() } else { data.to_owned() };
             }
@@ -572,6 +581,13 @@ mod tests {
             Command::Audit(audit) => assert_eq!(format!("limbeck audit {}", audit.job.words()), typed),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn untrusted_is_the_key_of_that_setting_and_bears_no_trusted_images() {
+        assert_eq!(resolved(&["--untrusted"]), resolved(&["--set", "knowledge.setting=untrusted"]));
+        let both = ["limbeck", "run", "--untrusted", "--trusted", "photos"];
+        assert!(Arguments::try_parse_from(both).is_err());
     }
 
     #[test]

@@ -102,10 +102,10 @@ fn distil(arguments: &DistilArguments) -> anyhow::Result<()> {
 fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
     let EvaluateArguments { target, data, ablation, settings, session } = arguments;
     if target.is_dir() {
-        let Settings { preset, config, trusted, .. } = settings;
-        if data.is_some() || preset.is_some() || config.is_some() || trusted.is_some() {
+        let Settings { preset, config, trusted, untrusted, .. } = settings;
+        if data.is_some() || preset.is_some() || config.is_some() || trusted.is_some() || *untrusted {
             return Err(usage(
-                "a run directory has its own DATA, --trusted, --preset and --config; --set changes a key of it",
+                "a run directory has its own DATA, --trusted, --untrusted, --preset and --config; --set changes a key of it",
             )
             .into());
         }

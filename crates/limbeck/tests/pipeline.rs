@@ -38,6 +38,21 @@ fn config() -> RunConfig {
     RunConfig::resolve(Preset::Sample, None, &overrides.map(str::to_owned)).expect("the overrides fit")
 }
 
+/// The ledger of an audit with a setting changed, the size of the purified set, and the files that are left.
+fn purified(set: &[&str]) -> limbeck::Result<(Ledger, usize, BTreeMap<String, Vec<u8>>)> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut config = config();
+    for text in set {
+        let (key, value) = text.split_once('=').expect("a key and a value");
+        config = config.with(key, value.parse().expect("a TOML value"))?;
+    }
+    let outcome =
+        Run::open(folder.path(), config, &limbeck::device("flex")?, &Silent)?.execute(Goal::Purify)?;
+    let purified = Source::open(folder.path().join("purified"))?;
+    let images = Dataset::load(&purified, Part::Train, ImageSize::default(), &mut |_, _| {})?.len();
+    Ok((outcome.ledger.expect("every goal has one"), images, files(folder.path())))
+}
+
 fn run(directory: &Path, progress: &dyn Progress) -> limbeck::Result<limbeck::pipeline::Outcome> {
     Run::open(directory, config(), &limbeck::device("flex")?, progress)?.execute(Goal::Report)
 }
@@ -173,4 +188,36 @@ fn a_folder_that_is_no_run_is_refused_and_left_alone() {
     let error = run(folder.path(), &Silent).expect_err("another's folder").to_string();
     assert!(error.contains("no limbeck run"), "{error}");
     assert_eq!(files(folder.path()).len(), 1);
+}
+
+#[test]
+fn where_nothing_is_trusted_every_image_is_audited() {
+    let untrusted = ["knowledge.setting=\"untrusted\""];
+    let (ledger, images, files) = purified(&untrusted).expect("the chain runs");
+    let (of_trusted, ..) = purified(&[]).expect("the chain runs");
+    let kept = ledger.rows.iter().filter(|row| row.verdict != Verdict::Discard).count();
+    assert!(ledger.rows.len() > of_trusted.rows.len(), "nothing is set apart");
+    assert_eq!(images, kept, "a discarded image is in the set, or one that was kept is not");
+    let stand_ins: Vec<usize> = serde_json::from_slice(&files["stand_ins.json"]).expect("a list");
+    assert!(stand_ins.len() >= 43 && stand_ins.iter().all(|index| *index < ledger.rows.len()));
+    let (again, ..) = purified(&untrusted).expect("the chain runs");
+    assert_eq!(ledger, again);
+}
+
+#[test]
+fn an_oracle_knows_what_images_were_before() {
+    let (ledger, _, files) = purified(&["knowledge.setting=\"oracle\""]).expect("the chain runs");
+    let (of_trusted, _, without) = purified(&[]).expect("the chain runs");
+    assert_eq!(ledger.rows.len(), of_trusted.rows.len());
+    assert_ne!(files["dae.safetensors"], without["dae.safetensors"], "it learnt from nothing else");
+    assert_eq!(files["label_model.safetensors"], without["label_model.safetensors"]);
+    for (set, expected) in [
+        (["knowledge.setting=\"oracle\"", "poison.plan.fraction=0.0"], "simulated attacker"),
+        (["knowledge.setting=\"untrusted\"", "data.trusted=\"elsewhere\""], "data.trusted"),
+        (["knowledge.setting=\"untrusted\"", "data.split.trusted=0.0"], "stand in"),
+    ] {
+        let [a, b] = set;
+        let error = purified(&[b, a]).expect_err("a contradiction").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }

@@ -38,5 +38,5 @@ pub use self::decode::{Location, MAX_DECODED, Roi, decode_image, encode_png};
 pub use self::read::{Part, Record, Records, Source, SourceOptions};
 pub use self::sample::{ImageSize, MAX_SIDE, Sample, SampleId};
 pub use self::set::Dataset;
-pub use self::split::{Split, SplitConfig, TestPart};
+pub use self::split::{Split, SplitConfig, TestPart, group_folds};
 pub use self::write::{Change, Edit, RewriteSummary, rewrite, rewrite_all};

@@ -179,6 +179,28 @@ impl Split {
     }
 }
 
+/// Deals the groups of each class into `folds` of about as many images; the fold of each image, below `folds`.
+///
+/// A group lies in one fold as a whole, so that what learns from the others has seen none of its near-duplicates.
+pub fn group_folds(dataset: &Dataset, folds: usize, seed: u64) -> Vec<usize> {
+    let mut fold_of = vec![0; dataset.len()];
+    let mut images = vec![0; folds.max(1)];
+    for (class, mut groups) in strata(dataset.samples()) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(u64::from(class));
+        groups.shuffle(&mut rng);
+        let mut of_class = vec![0; images.len()];
+        for group in groups {
+            // The fold with the fewest images of the class, and of these that with the fewest of all.
+            let fold = (0..images.len()).min_by_key(|&fold| (of_class[fold], images[fold])).unwrap_or(0);
+            of_class[fold] += group.len();
+            images[fold] += group.len();
+            group.into_iter().for_each(|index| fold_of[index] = fold);
+        }
+    }
+    fold_of
+}
+
 /// Moves groups from the front to a side until about `wanted` images are there: at least one group
 /// if two are left, and further ones while more than `reserved` are left.
 fn take(groups: &mut VecDeque<Vec<usize>>, side: &mut Vec<usize>, wanted: f64, reserved: usize) {

@@ -13,7 +13,7 @@ use crate::craft::quantise;
 use crate::dataset::{Dataset, encode_png, shrunk};
 use crate::error::{Error, Result};
 use crate::network::TrainedAutoencoder;
-use crate::purify::{CalibrationScores, Ledger, Threshold, flagged_by_rank};
+use crate::purify::{CalibrationScores, Knowledge, Ledger, Threshold, flagged_by_rank};
 use crate::tensors::values;
 use crate::train::INFERENCE_BATCH;
 
@@ -100,6 +100,8 @@ pub struct AuditOrigin {
     pub seed: u64,
     /// Share of the set that the run's own simulated attacker poisoned first; 0 = audited as it came.
     pub simulated_poison: f64,
+    /// What the defender knew of the set.
+    pub knowledge: Knowledge,
 }
 
 /// One image with what the autoencoder makes of it.
@@ -257,6 +259,7 @@ mod tests {
             name: String::new(),
             content_hash: String::new(),
             seed: 1,
+            knowledge: Knowledge::Trusted,
             simulated_poison: 0.0,
         };
         let scores = ("head", &calibration);

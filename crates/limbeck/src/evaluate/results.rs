@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attack::AttackConfig;
+use crate::purify::Knowledge;
 pub use crate::purify::Verdict;
 
 /// All results of one run.
@@ -68,7 +69,10 @@ pub struct DatasetSummary {
     pub classes: Vec<String>,
     /// Images that were audited.
     pub train_images: u64,
-    /// Other images, known to be clean: thresholds were fitted on them, and a label model started from them.
+    /// What the defender knew of the set.
+    pub knowledge: Knowledge,
+    /// Other images, known to be clean: thresholds were fitted on them, and a label model started from them. Where nothing is trusted, audited images that stand in
+    /// for them.
     pub trusted_images: u64,
     /// Of the audited images those that no classifier was trained on; the kept ones calibrated the null rule.
     pub calibration_images: u64,

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::ClassifierSection;
+use super::config::{ClassifierSection, DaeSection};
 use super::copies::label_network;
 use super::findings::CALIBRATION_SCORES;
 use super::run::Run;
 use super::sets::Sets;
-use super::stages::{Made, Trained};
+use super::stages::{Made, Poison, Trained};
 use crate::artefact::{read_json, write_json};
 use crate::dataset::{Dataset, Edit, SampleId, encode_png, rewrite_all};
 use crate::error::{Error, Result};
@@ -96,36 +96,53 @@ impl Run<'_> {
         craft_twins(set, noise, classifier, &self.device, self.seed("dae").child(name), self.progress)
     }
 
-    pub(super) fn dae(
+    /// Trains an autoencoder and writes `<name>.safetensors` and `<name>-curve.json`; `twins` are what it learns from and what it is validated on.
+    pub(super) fn autoencoder(
         &mut self,
-        sets: &Sets,
-        audited: &Dataset,
-        undefended: &Made<Trained<TrainedClassifier>>,
+        name: &str,
+        upstream: &str,
+        set: &Dataset,
+        twins: impl FnOnce(&Self, &DaeSection) -> Result<[Twins; 2]>,
     ) -> Result<Made<Trained<TrainedAutoencoder>>> {
         let section = self.config.dae.clone();
-        let key = self.key("dae", &section, &[&undefended.key]);
-        let (weights, curve) = ("dae.safetensors", "dae-curve.json");
-        self.stage("dae", &key, &[weights, curve], |run, checkpoints| {
-            let classifier = &undefended.value.network;
-            let train = run.twins(audited, "train twins", &section.noise, classifier)?;
-            let calibration = run.twins(&sets.trusted, "calibration twins", &section.noise, classifier)?;
+        let key = self.key(name, &section, &[upstream]);
+        let (weights, curve) = (format!("{name}.safetensors"), format!("{name}-curve.json"));
+        self.stage(name, &key, &[&weights, &curve], |run, checkpoints| {
+            let [train, calibration] = twins(run, &section)?;
+            run.progress.task(&format!("training the autoencoder {name}"), "images");
             let (trained, epochs) = train_autoencoder(
-                section.spec(audited),
+                section.spec(set),
                 &train,
                 &calibration,
                 &section.noise,
                 section.head_weight,
                 &section.train,
                 &run.device,
-                run.seed("dae"),
+                run.seed(name),
                 checkpoints,
                 run.progress,
             )?;
-            trained.save(&run.path(weights))?;
-            write_json(&run.path(curve), &epochs)
+            trained.save(&run.path(&weights))?;
+            write_json(&run.path(&curve), &epochs)
         })?;
-        let network = TrainedAutoencoder::load(&self.path(weights), &self.device)?;
-        Ok(Made { value: Trained { network, epochs: read_json(&self.path(curve))? }, key })
+        let network = TrainedAutoencoder::load(&self.path(&weights), &self.device)?;
+        Ok(Made { value: Trained { network, epochs: read_json(&self.path(&curve))? }, key })
+    }
+
+    pub(super) fn dae(
+        &mut self,
+        sets: &Sets,
+        audited: &Dataset,
+        poison: &Poison,
+        undefended: &Made<Trained<TrainedClassifier>>,
+    ) -> Result<Made<Trained<TrainedAutoencoder>>> {
+        self.autoencoder("dae", &undefended.key, audited, |run, section| {
+            let classifier = &undefended.value.network;
+            Ok([
+                run.taught(sets, audited, poison, classifier)?,
+                run.twins(&sets.trusted, "calibration twins", &section.noise, classifier)?,
+            ])
+        })
     }
 
     pub(super) fn label_model(
@@ -236,8 +253,8 @@ fn purified_edits(
     kept: &[usize],
     audit: &Audit,
 ) -> Result<HashMap<SampleId, Edit>> {
-    let not_audited = [&sets.trusted, &sets.test].into_iter().flat_map(|set| set.samples());
-    let mut edits: HashMap<SampleId, Edit> = not_audited.map(|sample| (sample.id, Edit::Keep)).collect();
+    let mut edits: HashMap<SampleId, Edit> =
+        sets.not_audited().map(|sample| (sample.id, Edit::Keep)).collect();
     for (position, &index) in kept.iter().enumerate() {
         let (before, after) = (&sets.train.samples()[index], &purified.samples()[position]);
         // An image that only changes its label keeps its own bytes.

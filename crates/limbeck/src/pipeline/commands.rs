@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::config::RunConfig;
 use super::copies::{CopiedDefence, with_copies};
-use super::sets::Sets;
+use super::sets::{Sets, limited};
 use crate::artefact::{read_json, write_json};
 use crate::dataset::{
     Dataset, Edit, ImageSize, Location, Part, RewriteSummary, SampleId, decode_image, encode_png, rewrite,
@@ -21,6 +21,7 @@ use crate::evaluate::{AttackedSet, accuracy, attack_set, attacked_accuracy};
 use crate::network::TrainedClassifier;
 use crate::poison::{TruthManifest, TruthRow, poison};
 use crate::progress::Progress;
+use crate::purify::Knowledge;
 use crate::rng::Seed;
 use crate::train::{Checkpoints, Epoch, INFERENCE_BATCH, Targets, train_classifier};
 
@@ -35,14 +36,14 @@ pub struct PoisonedCopy {
     pub set: PathBuf,
     /// The truth, apart from the set.
     pub truth: PathBuf,
-    /// Clean images that were left out of the set, for a defender to trust; `None` where the config names a trusted set of its own.
+    /// Clean images that were left out of the set, for a defender to trust; `None` where the config names a trusted set of its own, or nothing is trusted.
     pub trusted: Option<PathBuf>,
 }
 
 /// Writes a poisoned copy of the config's set to `destination/set`, the truth to `destination/truth.csv`, and the trusted images, which the copy lacks, to
 /// `destination/trusted`.
 ///
-/// The share is of the whole training part of the copy. Images are crafted on `surrogate`, or on a network trained for it on the same set as
+/// The share is of the whole training part of the copy, which has as many images of each class as `data.limit_per_class` says. Images are crafted on `surrogate`, or on a network trained for it on the same set as
 /// `poison.surrogate` says; poisoned images have the size that the networks see.
 ///
 /// # Errors
@@ -88,12 +89,14 @@ pub fn poison_copy(
         }
     };
     let full = Dataset::load(&sets.source, Part::Train, config.data.image_size, &mut |_, _| {})?;
-    let drawn = config.data.trusted.is_empty();
+    let full = limited(&full, config.data.limit_per_class);
+    let drawn = config.data.trusted.is_empty() && config.knowledge.setting != Knowledge::Untrusted;
     let apart: HashSet<SampleId> =
         sets.trusted.samples().iter().filter(|_| drawn).map(|sample| sample.id).collect();
     let poisonable: Vec<usize> =
         (0..full.len()).filter(|&index| !apart.contains(&full.samples()[index].id)).collect();
     let full = full.subset(&poisonable);
+    let copied: HashSet<SampleId> = full.samples().iter().map(|sample| sample.id).collect();
     let plan = &config.poison.plan;
     let train_copies =
         || CopiedDefence::train(config, &sets, &surrogate, device, &Checkpoints::none(), progress);
@@ -107,7 +110,7 @@ pub fn poison_copy(
     progress.task("writing the poisoned copy", "images");
     let summary: RewriteSummary = rewrite_all(&sets.source, &set, &mut |id, _, label| {
         progress.check()?;
-        if apart.contains(id) {
+        if !copied.contains(id) {
             return Ok(Edit::Drop);
         }
         changed.get(id).map_or(Ok(Edit::Keep), |image| {

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::{AuditPageConfig, HeldOutConfig};
 use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Normalisation};
 use crate::poison::PoisonConfig;
-use crate::purify::{LabelModelConfig, NoiseConfig, PurifyConfig};
+use crate::purify::{Knowledge, KnowledgeConfig, LabelModelConfig, NoiseConfig, PurifyConfig};
 use crate::train::TrainConfig;
 
 /// Everything that decides the bytes of a run.
@@ -26,6 +26,9 @@ pub struct RunConfig {
     pub seed: u64,
     /// The image set.
     pub data: DataConfig,
+    /// What the defender knows of the image set.
+    #[serde(default)]
+    pub knowledge: KnowledgeConfig,
     /// The simulated attacker; `fraction = 0` audits the set as it comes.
     pub poison: PoisonSection,
     /// The defender's classifiers: undefended, teacher, student and controls.
@@ -242,6 +245,7 @@ impl RunConfig {
 
     /// Refuses everything out of range, before any work is done.
     pub fn check(&self) -> Result<()> {
+        self.check_knowledge()?;
         self.poison.plan.check("poison.plan")?;
         self.poison.train.check("poison.train")?;
         self.classifier.train.check("classifier.train")?;
@@ -282,6 +286,30 @@ impl RunConfig {
             }
         }
         Ok(())
+    }
+}
+
+impl RunConfig {
+    /// Refuses what contradicts the defender's knowledge.
+    fn check_knowledge(&self) -> Result<()> {
+        const SETTING: &str = "knowledge.setting";
+        self.knowledge.check("knowledge")?;
+        match self.knowledge.setting {
+            Knowledge::Trusted => Ok(()),
+            Knowledge::Untrusted if !self.data.trusted.is_empty() => {
+                let expected = "`trusted`, or no `data.trusted`: these images are trusted";
+                Err(Error::config(SETTING, "untrusted", expected))
+            }
+            Knowledge::Untrusted if self.data.split.trusted == 0.0 => {
+                let expected = "a share above 0: as many audited images stand in for trusted ones";
+                Err(Error::config("data.split.trusted", 0, expected))
+            }
+            Knowledge::Oracle if self.poison.plan.fraction == 0.0 => {
+                let expected = "`trusted` or `untrusted`: without a simulated attacker nobody knows what images were before";
+                Err(Error::config(SETTING, "oracle", expected))
+            }
+            Knowledge::Untrusted | Knowledge::Oracle => Ok(()),
+        }
     }
 }
 
@@ -371,6 +399,8 @@ mod tests {
         assert!(refusal("distill.temperature=0.5").contains("distill.temperature"));
         assert!(refusal("poison.plan.attack.eps=3").contains("poison.plan.attack.eps"));
         assert!(refusal("dae.kind=vae").contains("dae.kind"));
+        assert!(refusal("knowledge.folds=1").contains("knowledge.folds"));
+        assert!(refusal("knowledge.assumed_poison=1").contains("knowledge.assumed_poison"));
         assert!(refusal("poison.plan.amplitude=0").contains("poison.plan.amplitude"));
         for key in ["eps=2", "steps=0", "weight=-1", "percentile=101"] {
             let key = format!("poison.plan.evade.{key}");

@@ -21,8 +21,8 @@ use crate::network::{DetectionHead, TrainedAutoencoder, TrainedClassifier};
 use crate::poison::Copies;
 use crate::progress::Progress;
 use crate::purify::{
-    CalibrationScores, Defence, Rule, ScoreKind, Scorer, Threshold, craft_twins, train_autoencoder,
-    train_label_model,
+    CalibrationScores, Defence, Knowledge, Rule, ScoreKind, Scorer, Threshold, craft_twins,
+    train_autoencoder, train_label_model,
 };
 use crate::rng::Seed;
 use crate::train::Checkpoints;
@@ -57,7 +57,12 @@ impl CopiedDefence {
     ) -> Result<Self> {
         let (seed, set) = (Seed::new(config.seed).child("attacker"), &sets.train);
         let mut chosen = vec![false; set.len()];
-        let count = sets.trusted.len().min(set.len() / 2);
+        // Where the defender trusts nothing, it lets as many images stand in.
+        let trusted = match config.knowledge.setting {
+            Knowledge::Untrusted => (config.data.split.trusted * set.len() as f64).round() as usize,
+            Knowledge::Trusted | Knowledge::Oracle => sets.trusted.len(),
+        };
+        let count = trusted.min(set.len() / 2);
         sample(&mut seed.rng("trusted"), set.len(), count).into_iter().for_each(|index| chosen[index] = true);
         let of = |wanted: bool| {
             set.subset(&(0..set.len()).filter(|&index| chosen[index] == wanted).collect::<Vec<_>>())

@@ -141,6 +141,7 @@ impl Run<'_> {
                 name: sets.name.clone(),
                 classes: sets.train.classes().to_vec(),
                 train_images: sets.train.len() as u64,
+                knowledge: self.config.knowledge.setting,
                 trusted_images: sets.trusted.len() as u64,
                 calibration_images: sets.held_out.len() as u64,
                 test_images: sets.test.len() as u64,

@@ -50,6 +50,7 @@ impl Run<'_> {
                 content_hash: sets.content_hash(),
                 seed: run.config.seed,
                 simulated_poison: settings.simulated_poison,
+                knowledge: run.config.knowledge.setting,
             };
             let findings = audit_findings(
                 origin,

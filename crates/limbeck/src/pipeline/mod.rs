@@ -25,6 +25,7 @@ mod distil;
 mod evaluation;
 mod findings;
 mod ground;
+mod knowledge;
 mod manifest;
 mod overrule;
 mod presets;

@@ -10,7 +10,9 @@ use crate::distill::AbstentionConfig;
 use crate::evaluate::{AuditPageConfig, HeldOutConfig};
 use crate::network::{Architecture, AutoencoderKind};
 use crate::poison::PoisonConfig;
-use crate::purify::{FlaggedPolicy, LabelModelConfig, NoiseConfig, PurifyConfig, Rule, ScoreKind};
+use crate::purify::{
+    FlaggedPolicy, KnowledgeConfig, LabelModelConfig, NoiseConfig, PurifyConfig, Rule, ScoreKind,
+};
 use crate::train::{Augmentation, OptimiserConfig, Schedule, TrainConfig};
 
 /// A named starting point.
@@ -119,6 +121,7 @@ fn gtsrb() -> RunConfig {
             split: SplitConfig::default(),
             limit_per_class: 0,
         },
+        knowledge: KnowledgeConfig::default(),
         poison: PoisonSection {
             plan: PoisonConfig::default(),
             surrogate: NetworkConfig {

@@ -10,6 +10,7 @@ use super::evaluation::Finished;
 use super::manifest::Manifest;
 use super::overrule::ByHand;
 use super::sets::Sets;
+use super::stages::Made;
 use crate::artefact::write_atomically;
 use crate::error::{Error, Result};
 use crate::evaluate::results::Evaluation;
@@ -103,9 +104,10 @@ impl<'a> Run<'a> {
             None => sets.train.clone(),
         };
         let decisions = self.decisions(decision_file.as_ref(), &audited)?;
-        let undefended = self.undefended(&sets, &audited, &poison.key)?;
-        let dae = self.dae(&sets, &audited, &undefended)?;
-        let label_model = self.label_model(&sets, &audited, &poison.key)?;
+        let Made { value: sets, key: known } = self.known(sets, &audited, &poison)?;
+        let undefended = self.undefended(&sets, &audited, &known)?;
+        let dae = self.dae(&sets, &audited, &poison, &undefended)?;
+        let label_model = self.label_model(&sets, &audited, &known)?;
         let networks = Networks { undefended, dae, label_model };
         let proposed = self.audit(&sets, &audited, &networks)?;
         self.findings(&sets, &audited, &networks, &proposed)?;

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::dataset::{Dataset, Part, Source, Split, TestPart};
+use crate::dataset::{Dataset, Part, Sample, Source, Split, TestPart};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::purify::Knowledge;
 
 use super::config::RunConfig;
 
@@ -21,12 +22,15 @@ pub struct Sets {
     pub fitted: Vec<usize>,
     /// Positions in [`train`](Self::train) of whole groups that no classifier is trained on: for early stopping and the null rule.
     pub held_out: Vec<usize>,
-    /// Images that are known to be clean and rightly labelled: a random part of the set, or another set.
+    /// Images that are known to be clean and rightly labelled: a random part of the set, or another set. Where nothing is trusted, audited images that stand in
+    /// for them; none until they are chosen.
     pub trusted: Dataset,
     /// Images that nothing is fitted on.
     pub test: Dataset,
     /// Groups of the held-out images.
     held_out_groups: BTreeSet<String>,
+    /// Whether the trusted images are others than the audited ones.
+    trusted_apart: bool,
 }
 
 impl Sets {
@@ -53,6 +57,10 @@ impl Sets {
         let full = limited(&load(&source, Part::Train, "reading training images")?, data.limit_per_class);
         let where_test = TestPart::of(&source);
         let mut fractions = data.split.clone();
+        let trusted_apart = config.knowledge.setting != Knowledge::Untrusted;
+        if !trusted_apart {
+            fractions.trusted = 0.0;
+        }
         let trusted = match data.trusted.as_str() {
             "" => None,
             path => {
@@ -74,7 +82,9 @@ impl Sets {
         };
         let sizes =
             [("trusted", trusted.len()), ("calibration", split.calibration.len()), ("test", test.len())];
-        if let Some((what, _)) = sizes.into_iter().find(|(_, images)| *images == 0) {
+        let is_missing =
+            |(what, images): &(&str, usize)| *images == 0 && (trusted_apart || *what != "trusted");
+        if let Some((what, _)) = sizes.into_iter().find(is_missing) {
             let expected = format!("a share that leaves {what} images");
             return Err(Error::config(format!("data.split.{what}"), "no image", expected));
         }
@@ -89,7 +99,19 @@ impl Sets {
             split.calibration.iter().filter_map(|&index| full.samples()[index].group.clone()).collect();
         let (audited, fitted, held_out) = merged(&split.train, &split.calibration);
         let train = full.subset(&audited);
-        Ok(Self { source, name, train, fitted, held_out, trusted, test, held_out_groups })
+        Ok(Self { source, name, train, fitted, held_out, trusted, test, held_out_groups, trusted_apart })
+    }
+
+    /// The sets with the audited images at these positions in the place of trusted ones.
+    pub(super) fn with_stand_ins(mut self, audited: &Dataset, positions: &[usize]) -> Self {
+        self.trusted = audited.subset(positions);
+        self
+    }
+
+    /// The images of the source that no one audits.
+    pub(super) fn not_audited(&self) -> impl Iterator<Item = &Sample> {
+        let trusted = self.trusted_apart.then_some(&self.trusted);
+        trusted.into_iter().chain([&self.test]).flat_map(|set| set.samples())
     }
 
     /// What a classifier is trained on when `filtered`, a part of the fitted images, is left of them: the trusted images beside it, save those of
@@ -109,8 +131,11 @@ impl Sets {
         filtered.joined(&self.trusted_of(true))
     }
 
-    /// The trusted images of held-out groups, or all others.
+    /// The trusted images of held-out groups, or all others; none that are audited.
     fn trusted_of(&self, held_out: bool) -> Dataset {
+        if !self.trusted_apart {
+            return self.trusted.subset(&[]);
+        }
         let is_held_out = |index: &usize| {
             let group = &self.trusted.samples()[*index].group;
             group.as_ref().is_some_and(|group| self.held_out_groups.contains(group))
@@ -123,8 +148,8 @@ impl Sets {
     /// Hash over everything that was read.
     pub fn content_hash(&self) -> String {
         let part = |positions: &[usize]| self.train.subset(positions).content_hash();
-        let parts =
-            [part(&self.fitted), part(&self.held_out), self.trusted.content_hash(), self.test.content_hash()];
+        let trusted = if self.trusted_apart { self.trusted.content_hash() } else { String::new() };
+        let parts = [part(&self.fitted), part(&self.held_out), trusted, self.test.content_hash()];
         blake3::hash(parts.join(" ").as_bytes()).to_hex().to_string()
     }
 }
@@ -139,7 +164,7 @@ fn merged(first: &[usize], second: &[usize]) -> (Vec<usize>, Vec<usize>, Vec<usi
 }
 
 /// The first `most` images of each class, in the order of the set; 0 = all.
-fn limited(set: &Dataset, most: usize) -> Dataset {
+pub(super) fn limited(set: &Dataset, most: usize) -> Dataset {
     if most == 0 {
         return set.clone();
     }

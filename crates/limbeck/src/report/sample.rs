@@ -1,6 +1,7 @@
 //! A synthetic evaluation for tests: 43 classes, 1,500 images, curves of a plausible shape. Nothing here was measured.
 
 use crate::evaluate::results::*;
+use crate::purify::Knowledge;
 
 const IMAGES: u64 = 1_500;
 const CLASSES: u32 = 43;
@@ -108,6 +109,7 @@ fn dataset() -> DatasetSummary {
         name: "embedded GTSRB sample".to_owned(),
         classes: (0..CLASSES).map(class).collect(),
         train_images: IMAGES,
+        knowledge: Knowledge::Trusted,
         trusted_images: 0,
         calibration_images: 215,
         test_images: 12_630,

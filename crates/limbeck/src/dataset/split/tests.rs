@@ -163,3 +163,22 @@ fn fractions_out_of_range_are_refused() {
     let config = SplitConfig { trusted: 0.0, calibration: 0.5, test: 0.9, seed: 0 };
     assert!(Split::draw(&set, &config, TestPart::Separate).is_ok(), "test is not used");
 }
+
+#[test]
+fn folds_have_whole_groups_and_about_as_many_images_of_each_class() {
+    let set = grouped(&[vec![30; 8], vec![5; 21], vec![7]]);
+    let fold_of = group_folds(&set, 3, 7);
+    for (index, sample) in set.samples().iter().enumerate() {
+        let first = set.samples().iter().position(|other| other.group == sample.group).expect("itself");
+        assert_eq!(fold_of[index], fold_of[first], "{:?} lies in two folds", sample.group);
+    }
+    let images = |class: u32, fold: usize| {
+        (0..set.len()).filter(|&index| set.samples()[index].label == class && fold_of[index] == fold).count()
+    };
+    let by_fold = |class: u32| [0, 1, 2].map(|fold| images(class, fold));
+    assert!(by_fold(0).iter().all(|images| [60, 90].contains(images)), "{:?}", by_fold(0));
+    assert_eq!(by_fold(1), [35; 3]);
+    assert_eq!(by_fold(2).iter().sum::<usize>(), 7);
+    assert_eq!(fold_of, group_folds(&set, 3, 7));
+    assert_ne!(fold_of, group_folds(&set, 3, 8));
+}

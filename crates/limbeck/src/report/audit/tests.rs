@@ -3,6 +3,7 @@
 use super::*;
 use crate::evaluate::results::{Verdict, VerdictCounts};
 use crate::evaluate::{AuditOrigin, Chance};
+use crate::purify::Knowledge;
 
 /// The signature of a PNG in base64: enough for markup.
 const PNG: &str = "iVBORw0KGgo=";
@@ -36,6 +37,7 @@ fn findings() -> AuditFindings {
             name: "photos".to_owned(),
             content_hash: "7d793037".to_owned(),
             seed: 7,
+            knowledge: Knowledge::Trusted,
             simulated_poison: 0.0,
         },
         classes: ["cat", "dog"].map(str::to_owned).to_vec(),
