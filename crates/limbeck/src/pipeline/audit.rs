@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{ClassifierSection, DaeSection};
 use super::copies::label_network;
-use super::findings::CALIBRATION_SCORES;
+use super::findings::TRUSTED_SCORES;
 use super::run::Run;
 use super::sets::Sets;
 use super::stages::{Made, Poison, Trained};
@@ -191,12 +191,11 @@ impl Run<'_> {
         let config = self.config.purify;
         let key = self.key("audit", &config, &[&networks.dae.key, &networks.label_model.key]);
         let (ledger, thresholds) = ("proposed.parquet", "thresholds.json");
-        self.stage("audit", &key, &[ledger, thresholds, CALIBRATION_SCORES], |run, _| {
+        self.stage("audit", &key, &[ledger, thresholds, TRUSTED_SCORES], |run, _| {
             let defence = run.defence(networks);
             let judged: Judgement = judge(audited, &sets.trusted, &defence, &config, run.progress)?;
             judged.ledger.write_parquet(&run.path(ledger))?;
-            let decisive = &judged.calibration[config.score.position()];
-            write_json(&run.path(CALIBRATION_SCORES), &decisive.ascending())?;
+            judged.calibration.write_csv(&run.path(TRUSTED_SCORES))?;
             let frozen =
                 Thresholds { decides: config.score.name().to_owned(), thresholds: judged.thresholds };
             write_json(&run.path(thresholds), &frozen)

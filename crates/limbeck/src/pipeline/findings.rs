@@ -6,14 +6,16 @@ use super::audit::{Audit, Networks};
 use super::manifest::StageRecord;
 use super::run::Run;
 use super::sets::Sets;
-use crate::artefact::{hash_file, read_json, write_atomically};
+use crate::artefact::{hash_file, write_atomically};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::evaluate::{AuditOrigin, audit_findings};
-use crate::purify::{CalibrationScores, DecisionFile, offer, write_suspicious_csv, write_suspicious_json};
+use crate::purify::{
+    CalibrationScores, DecisionFile, TrustedScores, offer, write_suspicious_csv, write_suspicious_json,
+};
 
-/// Scores of the calibration images as the audit leaves them; see [`Run::audit`].
-pub(super) const CALIBRATION_SCORES: &str = "calibration_scores.json";
+/// Scores of the trusted images as the audit leaves them; see [`Run::audit`].
+pub(super) const TRUSTED_SCORES: &str = "trusted_scores.csv";
 
 /// Name under which the manifest knows which table was offered last. It is no stage: people edit its file.
 const OFFERED: &str = "decisions";
@@ -42,7 +44,7 @@ impl Run<'_> {
         let (page, csv, json) = ("audit.html", "suspicious.csv", "suspicious.json");
         let decisive = self.config.purify.score;
         self.stage("findings", &key, &[page, csv, json], |run, _| {
-            let scores: Vec<f64> = read_json(&run.path(CALIBRATION_SCORES))?;
+            let scores = TrustedScores::read_column(&run.path(TRUSTED_SCORES), decisive)?;
             let calibration = CalibrationScores::new(scores)?;
             let origin = AuditOrigin {
                 limbeck_version: crate::VERSION.to_owned(),

@@ -39,7 +39,7 @@ pub struct PurifyConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FlaggedPolicy {
-    /// Reconstructed if the classifier reads its label in the reconstruction, discarded if not.
+    /// Reconstructed if the label model, or without one the classifier, reads its label in the reconstruction; discarded if not.
     Decide,
     /// Always discarded.
     Discard,
@@ -88,8 +88,17 @@ pub struct Judgement {
     pub ledger: Ledger,
     /// The threshold of each score, in the order of the table of scores.
     pub thresholds: Vec<Threshold>,
-    /// Scores of the trusted images, one column for each score.
-    pub calibration: Vec<CalibrationScores>,
+    /// Scores of the trusted images.
+    pub calibration: TrustedScores,
+}
+
+/// What the audited images are held against: every score of each trusted image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrustedScores {
+    /// Of each image, its id and label.
+    pub images: Vec<(String, u32)>,
+    /// One column for each score, in the order of [`ScoreKind::names`], with a value for each image.
+    pub columns: Vec<Vec<f64>>,
 }
 
 /// Scores `audited`, fits thresholds on the trusted images alone, and decides.
@@ -106,7 +115,9 @@ pub fn judge(
     let fitted = FittedScores::fit(audited, defence, progress)?;
     progress.task("scoring trusted images", "images");
     let (mixture, columns) = calibrated(trusted, defence, &fitted, progress)?;
-    let calibration = columns.into_iter().map(CalibrationScores::new).collect::<Result<Vec<_>>>()?;
+    let calibration = columns.iter().cloned().map(CalibrationScores::new).collect::<Result<Vec<_>>>()?;
+    let images = trusted.samples().iter().map(|sample| (sample.id.to_string(), sample.label)).collect();
+    let trusted_scores = TrustedScores { images, columns };
     let thresholds =
         calibration.iter().map(|scores| Threshold::infer(scores, config.rule)).collect::<Result<Vec<_>>>()?;
     progress.task("scoring the audited images", "images");
@@ -149,7 +160,11 @@ pub fn judge(
             }
         })
         .collect();
-    Ok(Judgement { ledger: Ledger { score_names: ScoreKind::names(), rows }, thresholds, calibration })
+    Ok(Judgement {
+        ledger: Ledger { score_names: ScoreKind::names(), rows },
+        thresholds,
+        calibration: trusted_scores,
+    })
 }
 
 /// Values of the images of each class.
@@ -273,6 +288,9 @@ fn decide(
             }
             _ => format!("it is an unusual \"{}\"", class(label)),
         },
+        ScoreKind::Mse | ScoreKind::TopError => {
+            "unlike the trusted images: the autoencoder cannot paint it again".to_owned()
+        }
         ScoreKind::Spectral => {
             format!("far from the other images of \"{}\" in what these differ most in", class(label))
         }

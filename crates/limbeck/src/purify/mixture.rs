@@ -3,19 +3,20 @@
 //! Each part becomes a surprise, −ln p, which makes them comparable; the mixture is the largest (the test of Tippett 1931, whose own null distribution is
 //! again taken from the trusted images). Up to the 90th percentile of the trusted images' scores p is their share that is as suspicious; beyond, where
 //! ranks soon say nothing more, it falls as the exponential distribution whose mean is their mean excess there (peaks over threshold, Pickands 1975, of
-//! shape 0), so that scores beyond all trusted ones keep their order. What is usual of one class is not of another: from a surprise goes that of the class,
-//! the mean over its trusted images beyond the mean over all, drawn towards 0 as if κ further images were usual. A trusted image is compared with the
-//! others. Thresholds are fitted on the mixture of trusted images, so neither the tail nor the class changes how many clean images are flagged,
+//! shape 0), so that scores beyond all trusted ones keep their order. How an image is painted differs from class to class: from the surprise at its texture goes
+//! that of the class, the mean over its trusted images beyond the mean over all, drawn towards 0 as if κ further images were usual. A trusted image is compared
+//! with the others. Wrong labels are not measured by class: one that is confused easily is the best place to hide them. Thresholds are fitted on the mixture of trusted images, so neither the tail nor the class changes how many clean images are flagged,
 //! only which.
 
 use super::scores::ScoreKind;
 use super::threshold::CalibrationScores;
 use crate::error::Result;
 
-/// The scores that are mixed: one sees perturbations, the other wrong labels.
-pub(super) const PARTS: [ScoreKind; 2] = [ScoreKind::Head, ScoreKind::Label];
+/// The scores that are mixed, and κ of each: what perturbs finely, what shows a wrong label, and what lies over an image as a whole.
+pub(super) const PARTS: [(ScoreKind, f64); 3] =
+    [(ScoreKind::Head, PRIOR_IMAGES), (ScoreKind::Label, f64::INFINITY), (ScoreKind::Mse, PRIOR_IMAGES)];
 
-/// κ: about as many images as a class of a few hundred has trusted ones, so that class and set weigh the same there.
+/// About as many images as a class of a few hundred has trusted ones, so that class and set weigh the same there.
 const PRIOR_IMAGES: f64 = 10.0;
 
 /// Share of trusted images whose excesses give the tail.
@@ -53,6 +54,8 @@ impl Surprise {
 #[derive(Clone, Debug)]
 struct Reference {
     kind: ScoreKind,
+    /// κ.
+    prior_images: f64,
     surprise: Surprise,
     /// Mean surprise of the trusted images.
     mean: f64,
@@ -68,7 +71,7 @@ enum Is {
 }
 
 impl Reference {
-    fn fit(kind: ScoreKind, scores: &[f64], labels: &[u32]) -> Result<Self> {
+    fn fit((kind, prior_images): (ScoreKind, f64), scores: &[f64], labels: &[u32]) -> Result<Self> {
         let surprise = Surprise::fit(scores)?;
         let classes = labels.iter().max().map_or(0, |most| *most as usize + 1);
         let mut by_class = vec![(0.0, 0.0); classes];
@@ -77,7 +80,7 @@ impl Reference {
             (*sum, *images) = (*sum + surprise.of(score), *images + 1.0);
         }
         let mean = by_class.iter().map(|(sum, _)| sum).sum::<f64>() / scores.len() as f64;
-        Ok(Self { kind, surprise, mean, by_class })
+        Ok(Self { kind, prior_images, surprise, mean, by_class })
     }
 
     /// The surprise of a score beyond what is usual of its class.
@@ -87,7 +90,7 @@ impl Reference {
         if is == Is::Trusted {
             (sum, images) = (sum - surprise, images - 1.0);
         }
-        surprise - (sum - images * self.mean) / (images + PRIOR_IMAGES)
+        surprise - (sum - images * self.mean) / (images + self.prior_images)
     }
 }
 
@@ -100,7 +103,7 @@ pub(super) struct Mixture {
 impl Mixture {
     /// From the trusted images' columns, in the order of the table of scores, and their labels.
     pub(super) fn fit(columns: &[Vec<f64>], labels: &[u32]) -> Result<Self> {
-        let reference = |kind: ScoreKind| Reference::fit(kind, &columns[kind.position()], labels);
+        let reference = |part: (ScoreKind, f64)| Reference::fit(part, &columns[part.0.position()], labels);
         Ok(Self { references: PARTS.into_iter().map(reference).collect::<Result<_>>()? })
     }
 
@@ -196,6 +199,17 @@ mod tests {
         // A trusted image is compared with the 29 others.
         let trusted = mixture.of_trusted(&scores(45.0, -1.0), 1);
         assert!((of_no_class - trusted - (sum(20..50) - surprise(45.0) - 29.0 * mean) / 39.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_wrong_label_is_as_suspicious_in_a_class_that_is_confused_easily() {
+        let (mut columns, mut labels) = trusted();
+        // Class 1 holds the 30 largest margins.
+        labels[..30].fill(1);
+        columns[ScoreKind::Head.position()].fill(0.0);
+        let mixture = Mixture::fit(&columns, &labels).expect("finite");
+        let [confused, of_no_class] = [1, 7].map(|class| mixture.of(&scores(-1.0, 450.0), class));
+        assert_eq!(confused, of_no_class);
     }
 
     #[test]

@@ -18,12 +18,13 @@ mod spectral;
 mod stand_ins;
 mod suspicious;
 mod threshold;
+mod trusted_scores;
 mod verdict;
 
 pub use dae::{Twins, Watch, craft_twins, train_autoencoder, train_watched_autoencoder};
 pub use decisions::{Decision, DecisionFile, Decisions, offer};
 pub use fitted::{Activations, FITTED, Fit, FittedScore};
-pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, Scorer, judge, purified_set};
+pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, Scorer, TrustedScores, judge, purified_set};
 pub use knowledge::{Knowledge, KnowledgeConfig};
 pub use label_model::{LabelModel, LabelModelConfig, train_label_model};
 pub use ledger::{Ledger, LedgerRow};

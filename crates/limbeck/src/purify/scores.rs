@@ -56,8 +56,8 @@ pub struct Shown<'a> {
     pub read: Reading,
     /// What the classifier makes of the reconstructions.
     pub restored: Reading,
-    /// Logits of the label model for the images, `[batch, classes]`, if there is one.
-    pub label_logits: Option<Tensor<2>>,
+    /// Logits of the label model for the images and for the reconstructions, each `[batch, classes]`, if there is one.
+    pub label_logits: Option<[Tensor<2>; 2]>,
 }
 
 impl<'a> Shown<'a> {
@@ -65,7 +65,9 @@ impl<'a> Shown<'a> {
     pub fn new(defence: &Defence<'_>, images: Tensor<4>, labels: &'a [u32], denoised: Denoised) -> Self {
         let read = Reading::of(defence.classifier, images.clone());
         let restored = Reading::of(defence.classifier, denoised.reconstructions.clone());
-        let label_logits = defence.label_model.map(|model| model.classifier.logits(images.clone()));
+        let label_logits = defence.label_model.map(|model| {
+            [&images, &denoised.reconstructions].map(|images| model.classifier.logits(images.clone()))
+        });
         Self { images, labels, denoised, read, restored, label_logits }
     }
 }
@@ -164,7 +166,7 @@ struct WrongLabel;
 impl Score for WrongLabel {
     fn score(&self, _: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
         match &shown.label_logits {
-            Some(logits) => label_margins(logits.clone(), shown.labels),
+            Some([of_image, _]) => label_margins(of_image.clone(), shown.labels),
             None => Tensor::zeros([shown.labels.len()], &shown.images.device()),
         }
     }
@@ -204,7 +206,7 @@ pub enum ScoreKind {
     Spectral,
     /// How much nearer to the smaller of two clusters of the class, in the same layer.
     Clustering,
-    /// The least likely of detection head and label model on calibration images.
+    /// The least likely of detection head, label model and reconstruction error on calibration images.
     Mixture,
 }
 
@@ -248,7 +250,7 @@ impl ScoreKind {
 pub(super) struct Scored {
     /// One value for each score of [`TABLE`], then one for each of [`FITTED`].
     pub(super) scores: Vec<f64>,
-    /// What the classifier answers on its reconstruction.
+    /// What the label model answers on its reconstruction; the classifier, which a backdoor in the audited set may deceive, if there is no label model.
     pub(super) restored_answer: u32,
     /// What the label model answers, if there is one.
     pub(super) shown_class: Option<u32>,
@@ -273,8 +275,10 @@ pub(super) fn score_all(
             .iter()
             .map(|(_, _, score)| values(score.score(defence, &shown)))
             .collect::<Result<Vec<_>>>()?;
-        let classes = shown.label_logits.map(argmax).transpose()?;
-        let restored = argmax(shown.restored.logits)?;
+        let (classes, restored) = match shown.label_logits {
+            Some([of_image, of_reconstruction]) => (Some(argmax(of_image)?), argmax(of_reconstruction)?),
+            None => (None, argmax(shown.restored.logits)?),
+        };
         let activations = values(defence.classifier.hidden(shown.read.features))?;
         let units = activations.len() / chunk.len();
         let of_class = |row: usize| fitted.of(&activations[units * row..units * (row + 1)], labels[row]);
