@@ -85,6 +85,7 @@ fn classifier_training(
         schedule: Schedule::OneCycle { warmup: 0.2 },
         patience: 0,
         label_smoothing: 0.0,
+        averaging: 0.0,
         augmentation,
     }
 }
@@ -104,6 +105,7 @@ fn dae_training(epochs: usize, batch: usize, learning_rate: f64) -> TrainConfig 
         schedule: Schedule::OneCycle { warmup: 0.2 },
         patience: 0,
         label_smoothing: 0.0,
+        averaging: 0.0,
         augmentation: Augmentation::default(),
     }
 }
