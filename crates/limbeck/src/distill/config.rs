@@ -169,6 +169,23 @@ impl DistillConfig {
         if self.method.row().student_at_t { self.temperature() } else { 1.0 }
     }
 
+    /// What the teacher is trained on, for reports.
+    pub(crate) fn teacher_trained_on(&self) -> String {
+        let temperature =
+            if self.method.row().teacher_at_t { ", at the distillation temperature" } else { "" };
+        format!("the purified set{temperature}{}", perturbed(self.teacher_crafting()))
+    }
+
+    /// What the student is trained on, for reports.
+    pub(crate) fn student_trained_on(&self) -> String {
+        let answers = match self.method.row().lesson {
+            StudentLesson::Labels => "",
+            StudentLesson::SoftLabels => " with the teacher's soft labels",
+            StudentLesson::RobustDistillation => " and the teacher's answers to it",
+        };
+        format!("the purified set{answers}{}", perturbed(self.student_crafting()))
+    }
+
     /// How the teacher's images are perturbed, if they are.
     pub fn teacher_crafting(&self) -> Option<CraftingConfig> {
         let asked = matches!(self.adversarial, AdversarialNetworks::Teacher | AdversarialNetworks::Both);
@@ -180,6 +197,12 @@ impl DistillConfig {
         let asked = matches!(self.adversarial, AdversarialNetworks::Student | AdversarialNetworks::Both);
         (asked || self.method.row().needs_examples).then_some(self.crafting)
     }
+}
+
+fn perturbed(crafting: Option<CraftingConfig>) -> String {
+    crafting.map_or_else(String::new, |crafting| {
+        format!(", perturbed against it by up to {}", crate::text::number(crafting.eps))
+    })
 }
 
 #[cfg(test)]
@@ -207,6 +230,20 @@ mod tests {
         assert_eq!(at(Method::Ard, 0.0), [1.0, 30.0, 1.0]);
         assert_eq!(at(Method::Ltd, 0.0), [5.0, 5.0, 1.0]);
         assert_eq!(at(Method::Ltd, 3.0), [3.0, 3.0, 1.0]);
+    }
+
+    #[test]
+    fn reports_are_told_what_both_were_trained_on() {
+        let plain = DistillConfig::default();
+        assert_eq!(plain.teacher_trained_on(), "the purified set, at the distillation temperature");
+        assert_eq!(plain.student_trained_on(), "the purified set with the teacher's soft labels");
+        let crafting = CraftingConfig { eps: 0.03, ..CraftingConfig::default() };
+        let robust = DistillConfig { method: Method::Ard, crafting, ..plain };
+        assert_eq!(robust.teacher_trained_on(), "the purified set");
+        assert_eq!(
+            robust.student_trained_on(),
+            "the purified set and the teacher's answers to it, perturbed against it by up to 0.03"
+        );
     }
 
     #[test]

@@ -190,7 +190,7 @@ fn audit() -> RunConfig {
 fn robust() -> RunConfig {
     let mut config = audit();
     // Robustness needs more capacity than plain accuracy (Madry 2018, section 4); dropout takes it away again.
-    config.classifier.network.width = 32;
+    config.classifier.network.width = 48;
     config.classifier.network.dropout = 0.1;
     config.classifier.train = TrainConfig {
         // Averaged weights and the choice of the most robust epoch, against robust overfitting (Chen 2021, Rice 2020).
