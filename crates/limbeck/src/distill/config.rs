@@ -23,10 +23,12 @@ pub enum Method {
 
 /// One method; see [`TABLE`].
 pub struct Row {
-    method: Method,
-    name: &'static str,
+    /// Which one.
+    pub method: Method,
+    /// Its name in configs.
+    pub name: &'static str,
     /// T where a config gives none.
-    temperature: f64,
+    pub temperature: f64,
     /// Whether the teacher is trained, and answers, at T; at 1 otherwise.
     teacher_at_t: bool,
     /// Whether the student is trained at T; at 1 otherwise.

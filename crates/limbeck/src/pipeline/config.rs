@@ -1,4 +1,4 @@
-//! The configuration of a run: plain structs, three presets, and `a.b=c` overrides.
+//! The configuration of a run: plain structs, presets, and `a.b=c` overrides.
 //!
 //! A config file is TOML over a preset: what it does not name keeps the preset's value, and what no struct knows is refused.
 
