@@ -467,6 +467,7 @@ fn about(preset: Preset) -> &'static str {
         Preset::Sample => "the embedded sample with a simulated attacker: minutes on two cores",
         Preset::Audit => "a set of your own, audited as it comes",
         Preset::Gtsrb => "the full GTSRB set with a simulated attacker: about an hour on two cores",
+        Preset::Robust => "a student that withstands attacks, from a set as it comes: hours on two cores",
         Preset::Authors => "the settings of the authors' public code",
     }
 }

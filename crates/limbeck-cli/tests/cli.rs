@@ -215,7 +215,7 @@ fn a_learning_rate_that_is_no_number_is_refused() {
 #[test]
 fn an_unknown_preset_is_a_usage_error_that_lists_the_presets() {
     let refused = Workshop::new().limbeck(&["run", "--preset", "best"]);
-    refused.is_refused(2, &["'best'", "--preset", "sample, audit, gtsrb, authors"]);
+    refused.is_refused(2, &["'best'", "--preset", "sample, audit, gtsrb, robust, authors"]);
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn a_damaged_journal_is_named_with_its_line() {
 #[test]
 fn a_shown_config_is_the_config_of_a_file_that_holds_it() {
     let workshop = Workshop::new();
-    for preset in ["sample", "audit", "gtsrb", "authors"] {
+    for preset in ["sample", "audit", "gtsrb", "robust", "authors"] {
         let shown = workshop
             .limbeck(&["config", "show", "--preset", preset, "--seed", "9", "--data", "my photos"])
             .succeeds();

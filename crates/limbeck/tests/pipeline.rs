@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use limbeck::Error;
 use limbeck::dataset::{Dataset, ImageSize, Part, Source};
+use limbeck::distill::TABLE;
 use limbeck::pipeline::{Goal, Preset, Run, RunConfig, Student};
 use limbeck::progress::{Progress, Silent, StageEvent};
 use limbeck::purify::{Ledger, ScoreKind, Verdict};
@@ -220,4 +221,33 @@ fn an_oracle_knows_what_images_were_before() {
         let error = purified(&[b, a]).expect_err("a contradiction").to_string();
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn every_way_of_distilling_makes_its_own_student_and_the_first_comes_back_to_the_byte() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let student = |method: &str, adversarial: &str| {
+        let overrides = [
+            ("distill.method", toml::Value::from(method)),
+            ("distill.adversarial", toml::Value::from(adversarial)),
+            ("distill.crafting.steps", toml::Value::from(1)),
+            ("distill.crafting.ramp", toml::Value::from(0.5)),
+        ];
+        let config = overrides
+            .into_iter()
+            .fold(config(), |config, (key, value)| config.with(key, value).expect("the override fits"));
+        let device = limbeck::device("flex").expect("a device");
+        let mut run = Run::open(folder.path(), config, &device, &Silent).expect("a run directory");
+        run.distil_as_it_is().unwrap_or_else(|error| panic!("{method}: {error}"));
+        let loaded = Student::load(folder.path(), &device).expect("a student with its null rule");
+        assert!(loaded.rule().threshold.is_finite(), "{method}");
+        std::fs::read(folder.path().join("student.safetensors")).expect("a student")
+    };
+    let mut students: Vec<Vec<u8>> = TABLE.iter().map(|row| student(row.name, "none")).collect();
+    students.push(student("none", "student"));
+    students.push(student("ard", "teacher"));
+    for (index, bytes) in students.iter().enumerate() {
+        assert!(!students[..index].contains(bytes), "student {index} is an earlier one");
+    }
+    assert!(student(TABLE[0].name, "none") == students[0], "the first method makes another student now");
 }

@@ -1,9 +1,14 @@
-//! Defensive distillation: a teacher at a raised softmax temperature, its soft labels, a student trained on them at the same
-//! temperature and deployed at T = 1 (Papernot 2016), and the null output.
+//! Distillation: a teacher, its soft labels, a student that learns from them, and the null output.
+//!
+//! Plain defensive distillation has teacher and student at one raised softmax temperature (Papernot 2016); robust kinds ask the student on images
+//! that are perturbed against it. [`TABLE`] lists the methods. Every student is deployed at T = 1.
 
 mod abstention;
+mod config;
 mod soft_labels;
 
 pub(crate) use abstention::answer_set;
 pub use abstention::{AbstentionConfig, Answer, NullRule, predict};
+pub(crate) use config::StudentLesson;
+pub use config::{AdversarialNetworks, DistillConfig, Method, Row, TABLE};
 pub use soft_labels::SoftLabels;

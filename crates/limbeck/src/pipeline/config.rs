@@ -1,4 +1,4 @@
-//! The configuration of a run: plain structs, three presets, and `a.b=c` overrides.
+//! The configuration of a run: plain structs, presets, and `a.b=c` overrides.
 //!
 //! A config file is TOML over a preset: what it does not name keeps the preset's value, and what no struct knows is refused.
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::presets::Preset;
 use crate::attack::AttackConfig;
 use crate::dataset::{Dataset, ImageSize, SourceOptions, SplitConfig};
-use crate::distill::AbstentionConfig;
+use crate::distill::{AbstentionConfig, DistillConfig};
 use crate::error::{Error, Result};
 use crate::evaluate::{AuditPageConfig, HeldOutConfig};
 use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Normalisation};
@@ -41,7 +41,7 @@ pub struct RunConfig {
     pub purify: PurifyConfig,
     /// The page of the audit.
     pub audit: AuditPageConfig,
-    /// Defensive distillation.
+    /// Distillation of the student.
     pub distill: DistillConfig,
     /// The null output.
     pub abstention: AbstentionConfig,
@@ -147,14 +147,6 @@ impl DaeSection {
             image_size: [set.size().height as usize, set.size().width as usize],
         }
     }
-}
-
-/// Defensive distillation (Papernot 2016).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DistillConfig {
-    /// Softmax temperature of teacher and student (Papernot 2016: 20; the authors' public code: 5).
-    pub temperature: f64,
 }
 
 /// What is measured at the end.
@@ -269,10 +261,7 @@ impl RunConfig {
         self.purify.check("purify")?;
         self.audit.check("audit")?;
         self.abstention.check("abstention")?;
-        let temperature = self.distill.temperature;
-        if !(temperature.is_finite() && temperature >= 1.0) {
-            return Err(Error::config("distill.temperature", temperature, "a finite number, 1 or more"));
-        }
+        self.distill.check("distill")?;
         for (index, attack) in self.evaluate.attacks.iter().enumerate() {
             attack.check(&format!("evaluate.attacks[{index}]"))?;
         }
@@ -397,6 +386,15 @@ mod tests {
         assert!(refusal("classifier.train.learning_rate=nan").contains("classifier.train.learning_rate"));
         assert!(refusal("classifier.train.epochs=-3").contains("classifier.train.epochs"));
         assert!(refusal("distill.temperature=0.5").contains("distill.temperature"));
+        for key in ["method=soft", "weight=2", "adversarial=all", "temperature=inf"] {
+            let key = format!("distill.{key}");
+            assert!(refusal(&key).contains(key.split('=').next().expect("a key")), "{key}");
+        }
+        for key in ["eps=0", "steps=0", "step=-1", "ramp=1"] {
+            let key = format!("distill.crafting.{key}");
+            assert!(refusal(&key).contains(key.split('=').next().expect("a key")), "{key}");
+        }
+        assert!(refusal("classifier.train.averaging=1").contains("classifier.train.averaging"));
         assert!(refusal("poison.plan.attack.eps=3").contains("poison.plan.attack.eps"));
         assert!(refusal("dae.kind=vae").contains("dae.kind"));
         assert!(refusal("knowledge.folds=1").contains("knowledge.folds"));

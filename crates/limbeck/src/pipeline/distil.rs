@@ -3,21 +3,26 @@
 use super::audit::Purified;
 use super::config::ClassifierSection;
 use super::run::Run;
-use super::stages::{Made, Trained};
+use super::stages::{Made, Teaching, Trained};
 use crate::artefact::{read_json, write_json};
-use crate::distill::{NullRule, SoftLabels};
+use crate::distill::{NullRule, SoftLabels, StudentLesson};
 use crate::error::Result;
 use crate::network::TrainedClassifier;
-use crate::train::Targets;
+use crate::train::{RobustDistillation, Targets};
 
 impl Run<'_> {
     pub(super) fn teacher(&mut self, purified: &Purified) -> Result<Made<Trained<TrainedClassifier>>> {
         let ClassifierSection { network, train } = self.config.classifier.clone();
-        let temperature = self.config.distill.temperature;
-        self.classifier(
+        let distill = self.config.distill;
+        let teaching = Teaching {
+            temperature: distill.teacher_temperature(),
+            adversarial: distill.teacher_crafting(),
+            robust_distillation: None,
+        };
+        self.taught_classifier(
             "teacher",
             (network, &train),
-            temperature,
+            &teaching,
             &purified.train,
             || Ok(Targets::Labels),
             &purified.calibration,
@@ -41,18 +46,38 @@ impl Run<'_> {
     pub(super) fn student(
         &mut self,
         purified: &Purified,
+        teacher: &Made<Trained<TrainedClassifier>>,
         soft_labels: &Made<SoftLabels>,
     ) -> Result<Made<Trained<TrainedClassifier>>> {
         let ClassifierSection { network, train } = self.config.classifier.clone();
-        let temperature = self.config.distill.temperature;
-        self.classifier(
+        let distill = self.config.distill;
+        let lesson = distill.method.row().lesson;
+        let imitated = RobustDistillation {
+            teacher: &teacher.value.network,
+            temperature: distill.temperature(),
+            weight: distill.weight,
+        };
+        let teaching = Teaching {
+            temperature: distill.student_temperature(),
+            adversarial: distill.student_crafting(),
+            robust_distillation: (lesson == StudentLesson::RobustDistillation).then_some(imitated),
+        };
+        let learnt_from = match lesson {
+            StudentLesson::Labels => &purified.key,
+            StudentLesson::SoftLabels => &soft_labels.key,
+            StudentLesson::RobustDistillation => &teacher.key,
+        };
+        self.taught_classifier(
             "student",
             (network, &train),
-            temperature,
+            &teaching,
             &purified.train,
-            || soft_labels.value.targets(&purified.train),
+            || match lesson {
+                StudentLesson::SoftLabels => soft_labels.value.targets(&purified.train),
+                StudentLesson::Labels | StudentLesson::RobustDistillation => Ok(Targets::Labels),
+            },
             &purified.calibration,
-            &[&soft_labels.key],
+            &[learnt_from],
         )
     }
 
@@ -63,7 +88,7 @@ impl Run<'_> {
         soft_labels: &Made<SoftLabels>,
     ) -> Result<Made<NullRule>> {
         let config = self.config.abstention;
-        let key = self.key("null-rule", &config, &[&student.key]);
+        let key = self.key("null-rule", &config, &[&student.key, &soft_labels.key]);
         let file = "null_rule.json";
         self.stage("null-rule", &key, &[file], |run, _| {
             let rule = NullRule::calibrate(

@@ -70,20 +70,12 @@ impl Run<'_> {
         } else {
             "the set as it came, no defence"
         };
+        let distill = &self.config.distill;
+        let (for_teacher, for_student) = (distill.teacher_trained_on(), distill.student_trained_on());
         let entries = clean_trained.into_iter().chain([
             ("undefended", audited_words, &undefended.value.network, &undefended.value.epochs),
-            (
-                "teacher",
-                "the purified set, at the distillation temperature",
-                &teacher.value.network,
-                &teacher.value.epochs,
-            ),
-            (
-                "student",
-                "the purified set with the teacher's soft labels",
-                &student.value.network,
-                &student.value.epochs,
-            ),
+            ("teacher", for_teacher.as_str(), &teacher.value.network, &teacher.value.epochs),
+            ("student", for_student.as_str(), &student.value.network, &student.value.epochs),
         ]);
         let backdoor = self.backdoor(sets, poison)?;
         let (mut models, mut curves, mut on_student, mut on_undefended) =

@@ -36,8 +36,7 @@ mod stages;
 pub use commands::{PoisonedCopy, Prediction, Student, evaluate_model, poison_copy, train_model};
 pub(crate) use config::parse_value;
 pub use config::{
-    ClassifierSection, DaeSection, DataConfig, DistillConfig, EvaluateConfig, NetworkConfig, PoisonSection,
-    RunConfig,
+    ClassifierSection, DaeSection, DataConfig, EvaluateConfig, NetworkConfig, PoisonSection, RunConfig,
 };
 pub(crate) use ground::{Ground, Images};
 pub use manifest::{Manifest, StageRecord};

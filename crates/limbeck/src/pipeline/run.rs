@@ -125,7 +125,7 @@ impl<'a> Run<'a> {
         }
         let teacher = self.teacher(&purified)?;
         let soft_labels = self.soft_labels(&purified, &teacher)?;
-        let student = self.student(&purified, &soft_labels)?;
+        let student = self.student(&purified, &teacher, &soft_labels)?;
         let null_rule = self.null_rule(&purified, &student, &soft_labels)?;
         if goal < Goal::Evaluate {
             return Ok(outcome);
@@ -158,7 +158,7 @@ impl<'a> Run<'a> {
         let unfiltered = Purified::nothing(&sets)?;
         let teacher = self.teacher(&unfiltered)?;
         let soft_labels = self.soft_labels(&unfiltered, &teacher)?;
-        let student = self.student(&unfiltered, &soft_labels)?;
+        let student = self.student(&unfiltered, &teacher, &soft_labels)?;
         self.null_rule(&unfiltered, &student, &soft_labels)?;
         Ok(())
     }

@@ -11,7 +11,9 @@ use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::network::TrainedClassifier;
 use crate::poison::{PoisonedSet, TruthManifest, poison};
-use crate::train::{Epoch, Targets, TrainConfig, train_classifier};
+use crate::train::{
+    CraftingConfig, Epoch, Lesson, RobustDistillation, Targets, TrainConfig, teach_classifier,
+};
 
 /// A value and the key of the stage that made it.
 pub(super) struct Made<T> {
@@ -25,6 +27,13 @@ pub(super) struct Trained<T> {
     pub(super) epochs: Vec<Epoch>,
 }
 
+/// How a classifier is taught, beside what it is to answer; a teacher must be among the stage's upstream keys.
+pub(super) struct Teaching<'a> {
+    pub(super) temperature: f64,
+    pub(super) adversarial: Option<CraftingConfig>,
+    pub(super) robust_distillation: Option<RobustDistillation<'a>>,
+}
+
 /// What the simulated attacker did, if there is one.
 pub(super) struct Poison {
     pub(super) poisoned: Option<PoisonedSet>,
@@ -36,7 +45,7 @@ pub(super) struct Poison {
 }
 
 impl Run<'_> {
-    /// Trains a classifier and writes `<name>.safetensors` and `<name>-curve.json`.
+    /// Trains a classifier on images as they are and writes `<name>.safetensors` and `<name>-curve.json`.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is a different kind of thing; a bundle would only rename them"
@@ -51,15 +60,38 @@ impl Run<'_> {
         validation: &Dataset,
         upstream: &[&str],
     ) -> Result<Made<Trained<TrainedClassifier>>> {
+        let teaching = Teaching { temperature, adversarial: None, robust_distillation: None };
+        self.taught_classifier(name, section, &teaching, train, targets, validation, upstream)
+    }
+
+    /// The same for a classifier that is taught in any way.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a different kind of thing; a bundle would only rename them"
+    )]
+    pub(super) fn taught_classifier(
+        &mut self,
+        name: &str,
+        section: (NetworkConfig, &TrainConfig),
+        teaching: &Teaching<'_>,
+        train: &Dataset,
+        targets: impl FnOnce() -> Result<Targets>,
+        validation: &Dataset,
+        upstream: &[&str],
+    ) -> Result<Made<Trained<TrainedClassifier>>> {
+        let Teaching { temperature, adversarial, robust_distillation } = *teaching;
         let spec = section.0.spec(train, temperature);
-        let key = self.key(name, &(&section, temperature), upstream);
+        let imitation =
+            robust_distillation.map(|distillation| (distillation.temperature, distillation.weight));
+        let key = self.key(name, &(&section, temperature, adversarial, imitation), upstream);
         let (weights, curve) = (format!("{name}.safetensors"), format!("{name}-curve.json"));
         self.stage(name, &key, &[&weights, &curve], |run, checkpoints| {
             run.progress.task(&format!("training the {name} classifier"), "images");
-            let (trained, epochs) = train_classifier(
+            let lesson = Lesson { targets: &targets()?, adversarial, robust_distillation };
+            let (trained, epochs) = teach_classifier(
                 spec,
                 train,
-                &targets()?,
+                &lesson,
                 validation,
                 section.1,
                 &run.device,

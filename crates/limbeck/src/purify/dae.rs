@@ -138,7 +138,7 @@ impl Task<Autoencoder> for DenoisingTask<'_> {
         self.pairs(indices, rng)
     }
 
-    fn loss(&self, network: &Autoencoder, pairs: Pairs, _: &mut Rng) -> Result<Tensor<1>> {
+    fn loss(&self, network: &Autoencoder, pairs: Pairs, _: f64, _: &mut Rng) -> Result<Tensor<1>> {
         let found = network.forward(pairs.inputs.autodiff());
         let error = mean_squared_error(found.reconstructions, pairs.targets.autodiff());
         if self.head_weight == 0.0 {
@@ -169,7 +169,7 @@ impl Task<Autoencoder> for DenoisingTask<'_> {
             }
         }
         let count = indices.len() as f64;
-        Ok(Validation { loss: loss / count, metric: clean_error / count })
+        Ok(Validation { loss: loss / count, metric: clean_error / count, robust: None })
     }
 
     fn goes_on(&self, network: &Autoencoder, epochs: &[Epoch]) -> Result<bool> {

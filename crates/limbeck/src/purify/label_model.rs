@@ -227,6 +227,7 @@ mod tests {
                 schedule: Schedule::Constant,
                 patience: 0,
                 label_smoothing: 0.0,
+                averaging: 0.0,
                 augmentation: Augmentation::default(),
             },
             least_steps: 0,

@@ -1,7 +1,7 @@
 //! Checkpoints: the state of a training run after an epoch, so that a killed run goes on where it stopped.
 //!
-//! One file, written atomically: a TOML header with the learning curve (its floats survive to the last bit), then the weights, the best weights and the
-//! optimiser's state as Burn's own records. It is scratch: a finished stage deletes it.
+//! One file, written atomically: a TOML header with the learning curve (its floats survive to the last bit), then the weights, the best weights, their
+//! running mean if one is kept, and the optimiser's state as Burn's own records. It is scratch: a finished stage deletes it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use burn::store::ModuleRecord;
 use burn::tensor::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::average::Average;
 use super::{Epoch, History};
 use crate::artefact::write_atomically;
 use crate::error::{Error, Result};
@@ -47,7 +48,7 @@ struct Header {
     /// Hash of everything the run depends on: another one means another run's file.
     key: String,
     best: Option<usize>,
-    lengths: [u64; 3],
+    lengths: [u64; 4],
     epochs: Vec<Epoch>,
 }
 
@@ -55,6 +56,7 @@ struct Header {
 pub(super) struct State<M> {
     pub(super) network: M,
     pub(super) history: History,
+    average: Weights,
     optimiser: Vec<u8>,
 }
 
@@ -63,6 +65,14 @@ impl<M> State<M> {
         optimiser
             .from_bytes(Bytes::from_bytes_vec(self.optimiser.clone()))
             .map_err(unfit("an optimiser record"))
+    }
+}
+
+impl<M: Module> State<M> {
+    /// Puts the stored mean of the weights into the mean of a training that has just begun.
+    pub(super) fn load_average(&self, mut average: Average<M>) -> Result<Average<M>> {
+        average.network = self.average.put_into(average.network)?;
+        Ok(average)
     }
 }
 
@@ -88,18 +98,20 @@ impl Checkpoints {
     pub(super) fn save<M: Module>(
         &self,
         network: &M,
+        average: Option<&Average<M>>,
         optimiser: &ModuleOptimizer,
         history: &History,
     ) -> Result<()> {
         let Some(path) = &self.0 else { return Ok(()) };
         let weights = Weights::of(network)?;
+        let average = average.map_or(Ok(Weights(Vec::new())), |average| Weights::of(&average.network))?;
         let state = optimiser.into_bytes().map_err(unfit("an optimiser that can be recorded"))?;
         let best = history.best.as_ref().map_or(&[][..], |(_, weights)| &weights.0);
         let header = Header {
             key: key(path),
             epochs: history.epochs.clone(),
             best: history.best.as_ref().map(|(index, _)| *index),
-            lengths: [weights.0.len() as u64, best.len() as u64, state.len() as u64],
+            lengths: [weights.0.len(), best.len(), average.0.len(), state.len()].map(|length| length as u64),
         };
         let header = toml::to_string(&header).map_err(unfit("a header of plain figures"))?;
         write_atomically(path, |file| {
@@ -108,6 +120,7 @@ impl Checkpoints {
             put(header.as_bytes())?;
             put(&weights.0)?;
             put(best)?;
+            put(&average.0)?;
             put(&state)
         })
     }
@@ -120,12 +133,16 @@ impl Checkpoints {
         if header.key != key(path) {
             return Ok(None);
         }
-        let [weights, best, _] = header.lengths.map(|length| length as usize);
-        let best_weights = Weights(body[weights..weights + best].to_vec());
+        let [weights, best, average, _] = header.lengths.map(|length| length as usize);
+        let (weights, rest) = body.split_at(weights);
+        let (best, rest) = rest.split_at(best);
+        let (average, optimiser) = rest.split_at(average);
+        let best_weights = Weights(best.to_vec());
         Ok(Some(State {
-            network: Weights(body[..weights].to_vec()).put_into(network.clone())?,
+            network: Weights(weights.to_vec()).put_into(network.clone())?,
             history: History { epochs: header.epochs, best: header.best.map(|index| (index, best_weights)) },
-            optimiser: body[weights + best..].to_vec(),
+            average: Weights(average.to_vec()),
+            optimiser: optimiser.to_vec(),
         }))
     }
 }

@@ -1,13 +1,15 @@
-//! Training a classifier on hard labels or on a teacher's soft labels, at a softmax temperature.
+//! Training a classifier on hard labels or on a teacher's answers, on images as they are or perturbed against it.
 
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    Augmentation, Checkpoints, Epoch, Task, TrainConfig, Validation, augment, fit, soft_cross_entropy,
+    Augmentation, Checkpoints, CraftingConfig, Epoch, Task, TrainConfig, Validation, augment, fit,
+    scaled_divergence, soft_cross_entropy,
 };
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::network::{Classifier, ClassifierSpec, TrainedClassifier};
+use crate::network::{Classifier, ClassifierSpec, Model, TrainedClassifier};
 use crate::progress::Progress;
 use crate::rng::{Rng, Seed};
 
@@ -20,23 +22,65 @@ pub enum Targets {
     Soft(Vec<f32>),
 }
 
+/// A teacher that a student is to be like under attack: adversarially robust distillation (Goldblum 2020).
+///
+/// The loss is (1 − a) · CE(z_s(x), y) + a · T² · KL(softmax(z_t(x)/T) ‖ softmax(z_s(x + δ)/T)), with the teacher in inference mode, asked about
+/// the very image that the student sees.
+#[derive(Clone, Copy, Debug)]
+pub struct RobustDistillation<'a> {
+    /// Who is imitated; nothing of it changes.
+    pub teacher: &'a TrainedClassifier,
+    /// T, of both sides of the divergence.
+    pub temperature: f64,
+    /// a, the weight of the teacher's answers beside the targets'.
+    pub weight: f64,
+}
+
+/// What a classifier learns from.
+#[derive(Clone, Copy, Debug)]
+pub struct Lesson<'a> {
+    /// What it is to answer.
+    pub targets: &'a Targets,
+    /// How its images are perturbed against it; `None` = they are not.
+    ///
+    /// Its validation then asks for robust accuracy too.
+    pub adversarial: Option<CraftingConfig>,
+    /// A teacher that it is to be like on the perturbed images; the targets are then asked of the images as they are.
+    pub robust_distillation: Option<RobustDistillation<'a>>,
+}
+
 /// Images in a forward pass without gradients.
 pub(crate) const INFERENCE_BATCH: usize = 256;
+
+/// Calibration images that a network in adversarial training is attacked on after each epoch, spread over the set (Rice 2020: 1,000).
+const ATTACKED_IMAGES: usize = 1000;
 
 struct ClassifierTask<'a> {
     train: &'a Dataset,
     calibration: &'a Dataset,
-    targets: &'a Targets,
-    temperature: f64,
+    lesson: &'a Lesson<'a>,
+    spec: &'a ClassifierSpec,
     label_smoothing: f64,
     augmentation: Augmentation,
     device: Device,
+    /// Of the attack in validation: every epoch withstands the same starts.
+    validation_seed: Seed,
+}
+
+/// Augmented images with what is asked of them.
+struct Batch {
+    /// `[batch, 3, height, width]`, off the autodiff device.
+    images: Tensor<4>,
+    /// `[batch, classes]`.
+    targets: Tensor<2>,
+    /// True classes, as far as the training set knows them: what adversarial examples lead away from.
+    labels: Vec<u32>,
 }
 
 impl ClassifierTask<'_> {
     fn targets(&self, indices: &[usize], device: &Device) -> Tensor<2> {
         let classes = self.train.classes().len();
-        let values = match self.targets {
+        let values = match self.lesson.targets {
             Targets::Labels => {
                 let labels = indices.iter().map(|&index| self.train.samples()[index].label);
                 smoothed_one_hot(labels, classes, self.label_smoothing)
@@ -61,27 +105,91 @@ fn smoothed_one_hot(labels: impl Iterator<Item = u32>, classes: usize, smoothing
         .collect()
 }
 
+impl ClassifierTask<'_> {
+    /// T · CE(p, softmax(z/T)) of images in training.
+    ///
+    /// The gradient of CE(p, softmax(z/T)) is T times smaller than at T = 1: scaled back, one learning rate fits every T.
+    fn target_loss(
+        &self,
+        network: &Classifier,
+        images: Tensor<4>,
+        targets: Tensor<2>,
+        rng: &mut Rng,
+    ) -> Tensor<1> {
+        let temperature = self.spec.temperature;
+        let logits = network.train_logits(images.autodiff(), rng);
+        soft_cross_entropy(logits, targets, temperature).mul_scalar(temperature)
+    }
+
+    /// The images as they are, or perturbed against the network.
+    fn perturbed(&self, network: &Classifier, batch: &Batch, place: f64, rng: &mut Rng) -> Result<Tensor<4>> {
+        match &self.lesson.adversarial {
+            None => Ok(batch.images.clone()),
+            Some(crafting) => {
+                let frozen = TrainedClassifier::freeze(network, self.spec.clone(), &self.device);
+                crafting.examples(&frozen, batch.images.clone(), &batch.labels, place, rng)
+            }
+        }
+    }
+
+    /// Share of the attacked calibration images that the network reads right.
+    fn robust_accuracy(&self, network: &Classifier, crafting: &CraftingConfig) -> Result<f64> {
+        let device = self.device.clone().without_autodiff();
+        let images = self.calibration.len();
+        let attacked = images.min(ATTACKED_IMAGES);
+        let indices: Vec<usize> = (0..attacked).map(|row| row * images / attacked).collect();
+        let frozen = TrainedClassifier::freeze(network, self.spec.clone(), &self.device);
+        let crafting = crafting.for_validation();
+        let mut rng = self.validation_seed.rng("starts");
+        let mut right = 0;
+        for chunk in indices.chunks(INFERENCE_BATCH) {
+            let labels = self.calibration.labels(chunk);
+            let images = self.calibration.batch(chunk, &device)?;
+            let examples = crafting.examples(&frozen, images, &labels, 1.0, &mut rng)?;
+            let answers = crate::tensors::argmax(frozen.logits(examples))?;
+            right += answers.iter().zip(&labels).filter(|(a, b)| a == b).count();
+        }
+        Ok(right as f64 / attacked as f64)
+    }
+}
+
 impl Task<Classifier> for ClassifierTask<'_> {
-    /// Images and target distributions.
-    type Batch = (Tensor<4>, Tensor<2>);
+    type Batch = Batch;
 
     fn images(&self) -> usize {
         self.train.len()
     }
 
-    fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Self::Batch> {
+    fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Batch> {
         let mut pixels = self.train.batch_f32(indices)?;
         augment(&mut pixels, self.train.size(), &self.augmentation, rng);
         let plain = self.device.clone().without_autodiff();
-        let images = self.train.tensor(pixels, indices.len(), &plain);
-        Ok((images, self.targets(indices, &self.device)))
+        Ok(Batch {
+            images: self.train.tensor(pixels, indices.len(), &plain),
+            targets: self.targets(indices, &self.device),
+            labels: self.train.labels(indices),
+        })
     }
 
-    fn loss(&self, network: &Classifier, (images, targets): Self::Batch, rng: &mut Rng) -> Result<Tensor<1>> {
-        let loss =
-            soft_cross_entropy(network.train_logits(images.autodiff(), rng), targets, self.temperature);
-        // The gradient of CE(p, softmax(z/T)) is T times smaller than at T = 1: scaled back, one learning rate fits every T.
-        Ok(loss.mul_scalar(self.temperature))
+    fn loss(&self, network: &Classifier, batch: Batch, place: f64, rng: &mut Rng) -> Result<Tensor<1>> {
+        let Some(RobustDistillation { teacher, temperature, weight }) = self.lesson.robust_distillation
+        else {
+            let images = self.perturbed(network, &batch, place, rng)?;
+            return Ok(self.target_loss(network, images, batch.targets, rng));
+        };
+        // A part of weight 0 is left out, with the passes that only it needs: they would move the statistics of batch norm.
+        let imitation = if weight > 0.0 {
+            let answers = softmax(teacher.logits(batch.images.clone()).div_scalar(temperature), 1);
+            let images = self.perturbed(network, &batch, place, rng)?;
+            let logits = network.train_logits(images.autodiff(), rng);
+            Some(scaled_divergence(logits, answers.autodiff(), temperature).mul_scalar(weight))
+        } else {
+            None
+        };
+        let labelled = (weight < 1.0)
+            .then(|| self.target_loss(network, batch.images, batch.targets, rng).mul_scalar(1.0 - weight));
+        let parts = imitation.into_iter().chain(labelled);
+        Ok(parts.reduce(|a, b| a + b).expect("the weights of both parts sum to 1"))
     }
 
     fn validate(&self, network: &Classifier) -> Result<Validation> {
@@ -94,19 +202,22 @@ impl Task<Classifier> for ClassifierTask<'_> {
             let labels = chunk.iter().map(|&index| self.calibration.samples()[index].label);
             let one_hot = smoothed_one_hot(labels.clone(), classes, 0.0);
             let targets = Tensor::from_data(TensorData::new(one_hot, [chunk.len(), classes]), &device);
-            let mean = soft_cross_entropy(logits.clone(), targets, self.temperature).into_scalar::<f32>();
+            let mean =
+                soft_cross_entropy(logits.clone(), targets, self.spec.temperature).into_scalar::<f32>();
             loss += f64::from(mean) * chunk.len() as f64;
             right += crate::tensors::argmax(logits)?.into_iter().zip(labels).filter(|(a, b)| a == b).count();
         }
         let images = indices.len() as f64;
-        Ok(Validation { loss: loss / images, metric: right as f64 / images })
+        let crafting = self.lesson.adversarial.as_ref();
+        Ok(Validation {
+            loss: loss / images,
+            metric: right as f64 / images,
+            robust: crafting.map(|crafting| self.robust_accuracy(network, crafting)).transpose()?,
+        })
     }
 }
 
-/// Trains a classifier from scratch; validation and early stopping look at `calibration`, whose labels are trusted.
-///
-/// # Errors
-/// Refuses soft targets of the wrong number, and everything that [`fit`] refuses.
+/// Trains a classifier from scratch on images as they are; see [`teach_classifier`].
 #[expect(
     clippy::too_many_arguments,
     reason = "each is a different kind of thing; a bundle would only rename them"
@@ -122,27 +233,61 @@ pub fn train_classifier(
     checkpoints: &Checkpoints,
     progress: &dyn Progress,
 ) -> Result<(TrainedClassifier, Vec<Epoch>)> {
-    if let Targets::Soft(rows) = targets
-        && rows.len() != train.len() * spec.classes.len()
+    let lesson = Lesson { targets, adversarial: None, robust_distillation: None };
+    teach_classifier(spec, train, &lesson, calibration, config, device, seed, checkpoints, progress)
+}
+
+/// Trains a classifier from scratch; validation and early stopping look at `calibration`, whose labels are trusted.
+///
+/// # Errors
+/// Refuses soft targets of the wrong number, a teacher of other classes, a weight that is no share, and everything that [`fit`] refuses.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a different kind of thing; a bundle would only rename them"
+)]
+pub fn teach_classifier(
+    spec: ClassifierSpec,
+    train: &Dataset,
+    lesson: &Lesson<'_>,
+    calibration: &Dataset,
+    config: &TrainConfig,
+    device: &Device,
+    seed: Seed,
+    checkpoints: &Checkpoints,
+    progress: &dyn Progress,
+) -> Result<(TrainedClassifier, Vec<Epoch>)> {
+    let refused = |found: String, expected: String| Error::input("classifier training", found, expected);
+    let classes = spec.classes.len();
+    if let Targets::Soft(rows) = lesson.targets
+        && rows.len() != train.len() * classes
     {
-        return Err(Error::input(
-            "classifier training",
+        return Err(refused(
             format!("{} soft label values", rows.len()),
-            format!("{} images x {} classes", train.len(), spec.classes.len()),
+            format!("{} images x {classes} classes", train.len()),
         ));
     }
+    if let Some(RobustDistillation { teacher, weight, .. }) = lesson.robust_distillation {
+        let found = teacher.spec().classes.len();
+        if found != classes {
+            return Err(refused(format!("a teacher of {found} classes"), format!("the student's {classes}")));
+        }
+        if !(0.0..=1.0).contains(&weight) {
+            return Err(refused(format!("a weight of {weight}"), "a share in [0, 1]".to_owned()));
+        }
+    }
     if calibration.is_empty() {
-        return Err(Error::input("classifier training", "an empty calibration split", "at least one image"));
+        return Err(refused("an empty calibration split".to_owned(), "at least one image".to_owned()));
     }
     let training_device = device.clone().without_autodiff().autodiff();
     let task = ClassifierTask {
         train,
         calibration,
-        targets,
-        temperature: spec.temperature,
+        lesson,
+        spec: &spec,
         label_smoothing: config.label_smoothing,
         augmentation: config.augmentation,
         device: training_device.clone(),
+        validation_seed: seed.child("validation"),
     };
     let network = spec.init(&training_device, &mut seed.rng("weights"))?;
     let (network, epochs) = fit(network, &task, config, seed, checkpoints, progress)?;

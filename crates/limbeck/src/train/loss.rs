@@ -10,6 +10,15 @@ pub fn soft_cross_entropy(logits: Tensor<2>, targets: Tensor<2>, temperature: f6
     limbeck_kernels::soft_cross_entropy(logits, targets, temperature)
 }
 
+/// Mean over the batch of T² · KL(p ‖ softmax(z/T)) for target distributions p and logits z, both `[batch, classes]`.
+///
+/// With p = softmax(z_t/T) this is the soft part of knowledge distillation (Hinton 2015, section 2): T² keeps its gradient from shrinking with T.
+/// The gradient goes to the logits alone.
+pub fn scaled_divergence(logits: Tensor<2>, targets: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let least = entropy_of(targets.clone());
+    (soft_cross_entropy(logits, targets, temperature) - least).mul_scalar(temperature * temperature)
+}
+
 /// Mean entropy of distributions `[batch, classes]` in nats: the least that [`soft_cross_entropy`] can be.
 pub fn entropy_of(distributions: Tensor<2>) -> Tensor<1> {
     let [batch, _] = distributions.dims();

@@ -1,20 +1,23 @@
 //! Training: one loop for every network, losses as closures over a batch, schedules, augmentation, checkpoints.
 //!
 //! The loop knows nothing of classifiers or autoencoders. It draws batches, steps the optimiser, validates after each
-//! epoch, keeps the best weights by validation loss, stops early when asked to, and can go on from its last epoch.
+//! epoch, keeps the best weights by its validation, stops early when asked to, and can go on from its last epoch.
 
+mod adversarial;
 mod augment;
+mod average;
 mod checkpoint;
 mod classifier;
 mod loss;
 mod optimiser;
 mod schedule;
 
+pub use adversarial::CraftingConfig;
 pub use augment::{Augmentation, augment};
 pub use checkpoint::Checkpoints;
 pub(crate) use classifier::INFERENCE_BATCH;
-pub use classifier::{Targets, train_classifier};
-pub use loss::{entropy_of, soft_cross_entropy};
+pub use classifier::{Lesson, RobustDistillation, Targets, teach_classifier, train_classifier};
+pub use loss::{entropy_of, scaled_divergence, soft_cross_entropy};
 pub use optimiser::OptimiserConfig;
 pub use schedule::Schedule;
 
@@ -24,6 +27,8 @@ use burn::tensor::Tensor;
 use rand::seq::SliceRandom;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use average::Average;
 
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -43,12 +48,15 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// How the learning rate moves over the steps.
     pub schedule: Schedule,
-    /// Stop after this many epochs without a better validation loss; 0 = never.
+    /// Stop after this many epochs without a better validation; 0 = never.
     #[serde(default)]
     pub patience: usize,
     /// Label smoothing (Szegedy 2016), off by default.
     #[serde(default)]
     pub label_smoothing: f64,
+    /// Decay of the running mean of the weights, which then is the network that is validated and kept (Izmailov 2018; 0.999 is usual); 0 = off.
+    #[serde(default)]
+    pub averaging: f64,
     /// Random changes to training images.
     #[serde(default)]
     pub augmentation: Augmentation,
@@ -77,6 +85,9 @@ impl TrainConfig {
                 "a share in [0, 1)",
             ));
         }
+        if !(0.0..1.0).contains(&self.averaging) {
+            return Err(Error::config(format!("{key}.averaging"), self.averaging, "a decay in [0, 1)"));
+        }
         self.optimiser.check(&format!("{key}.optimiser"))?;
         self.schedule.check(&format!("{key}.schedule"))?;
         self.augmentation.check(&format!("{key}.augmentation"))
@@ -86,10 +97,25 @@ impl TrainConfig {
 /// Figures of a network on the calibration split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
-    /// Mean loss, the figure that picks the best epoch.
+    /// Mean loss, the figure that picks the best epoch unless `robust` is there.
     pub loss: f64,
     /// What the network is for: accuracy of a classifier, mean reconstruction error of an autoencoder.
     pub metric: f64,
+    /// Accuracy under attack, of a network that is trained on adversarial examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub robust: Option<f64>,
+}
+
+impl Validation {
+    /// Whether a network with these figures is kept instead of one with `other`: more robust, and of equally robust ones the one of smaller loss.
+    ///
+    /// Robust accuracy falls again while training goes on, and clean figures do not show it (Rice 2020).
+    fn is_better_than(&self, other: &Self) -> bool {
+        match (self.robust, other.robust) {
+            (Some(robust), Some(others)) if robust != others => robust > others,
+            _ => self.loss < other.loss,
+        }
+    }
 }
 
 /// One finished epoch.
@@ -114,8 +140,8 @@ pub trait Task<M>: Sync {
     /// Called on a thread of its own, one batch ahead of the network.
     fn batch(&self, indices: &[usize], rng: &mut Rng) -> Result<Self::Batch>;
 
-    /// Mean loss of a batch, drawing dropout from `rng`.
-    fn loss(&self, network: &M, batch: Self::Batch, rng: &mut Rng) -> Result<Tensor<1>>;
+    /// Mean loss of a batch, drawing dropout from `rng`; `place` is the share of the training that lies behind.
+    fn loss(&self, network: &M, batch: Self::Batch, place: f64, rng: &mut Rng) -> Result<Tensor<1>>;
 
     /// Figures on the calibration split, with the network in inference mode.
     fn validate(&self, network: &M) -> Result<Validation>;
@@ -149,8 +175,10 @@ pub fn fit<M: Module + 'static>(
     let steps = images.div_ceil(config.batch);
     let mut optimiser = config.optimiser.init();
     let mut history = History::default();
+    let mut average = (config.averaging > 0.0).then(|| Average::new(&network, config.averaging));
     if let Some(state) = checkpoints.load(&network)? {
         optimiser = state.load_optimiser(optimiser)?;
+        average = average.map(|average| state.load_average(average)).transpose()?;
         (network, history) = (state.network, state.history);
     }
     while history.epochs.len() < config.epochs && !history.exhausted(config.patience) {
@@ -172,7 +200,8 @@ pub fn fit<M: Module + 'static>(
             });
             for (step, (size, batch)) in batches.into_iter().enumerate() {
                 progress.check()?;
-                let loss = task.loss(&network, batch?, &mut rng)?;
+                let (done, all) = (epoch * steps + step, config.epochs * steps);
+                let loss = task.loss(&network, batch?, done as f64 / all as f64, &mut rng)?;
                 let value = f64::from(loss.clone().into_scalar::<f32>());
                 if !value.is_finite() {
                     return Err(Error::Numeric {
@@ -186,9 +215,9 @@ pub fn fit<M: Module + 'static>(
                 }
                 loss_sum += value * size as f64;
                 let gradients = GradientsParams::from_grads(loss.backward(), &network);
-                let rate =
-                    config.schedule.rate(config.learning_rate, epoch * steps + step, config.epochs * steps);
+                let rate = config.schedule.rate(config.learning_rate, done, all);
                 network = optimiser.step(rate, network.clone(), gradients);
+                average = average.take().map(|average| average.update(&network, done));
                 progress.advance(
                     (epoch * images + step * config.batch + size) as u64,
                     (config.epochs * images) as u64,
@@ -196,13 +225,14 @@ pub fn fit<M: Module + 'static>(
             }
             Ok(())
         })?;
-        let finished = network.valid();
-        let validation = task.validate(&finished)?;
-        history.push(Epoch { train_loss: loss_sum / images as f64, validation }, &network)?;
-        if !task.goes_on(&finished, &history.epochs)? {
+        let valid = network.valid();
+        let finished = average.as_ref().map_or(&valid, |average| &average.network);
+        let validation = task.validate(finished)?;
+        history.push(Epoch { train_loss: loss_sum / images as f64, validation }, finished)?;
+        if !task.goes_on(finished, &history.epochs)? {
             break;
         }
-        checkpoints.save(&network, &optimiser, &history)?;
+        checkpoints.save(&network, average.as_ref(), &optimiser, &history)?;
     }
     let network = history.best_network(network)?;
     Ok((network, history.epochs))
@@ -220,7 +250,7 @@ impl History {
         let better = self
             .best
             .as_ref()
-            .is_none_or(|(index, _)| epoch.validation.loss < self.epochs[*index].validation.loss);
+            .is_none_or(|(index, _)| epoch.validation.is_better_than(&self.epochs[*index].validation));
         if better {
             self.best = Some((self.epochs.len(), checkpoint::Weights::of(network)?));
         }

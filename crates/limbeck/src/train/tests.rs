@@ -17,6 +17,7 @@ fn config(epochs: usize) -> TrainConfig {
         schedule: Schedule::OneCycle { warmup: 0.25 },
         patience: 0,
         label_smoothing: 0.0,
+        averaging: 0.0,
         augmentation: Augmentation { shift: 0.5, rotation: 5.0, scale: 0.05, brightness: 0.1 },
     }
 }
@@ -150,4 +151,63 @@ fn soft_cross_entropy_at_a_temperature_has_its_closed_form() {
     let targets = burn::tensor::Tensor::<2>::from_floats([[1.0, 0.0]], &Device::flex());
     let loss = soft_cross_entropy(logits, targets, 2.0).into_scalar::<f32>();
     assert!((loss - 1.5f32.ln()).abs() < 1e-6, "{loss}");
+}
+
+#[test]
+fn the_scaled_divergence_and_its_gradient_are_those_of_pytorch() {
+    // T² · F.kl_div(log_softmax(z/T), softmax(t/T), reduction="batchmean") in double precision, PyTorch 2.
+    let cases: [(f64, f64, [f64; 3]); 3] = [
+        (1.0, 0.778_374_109_744_676, [-0.295_571_052_957, 0.000_648_334_405, 0.294_922_718_553]),
+        (5.0, 2.617_888_560_595_965, [-0.450_605_541_528, -0.137_849_892_416, 0.588_455_433_944]),
+        (30.0, 3.065_989_470_030_905, [-0.426_719_458_714, -0.230_286_976_258, 0.657_006_434_971]),
+    ];
+    let device = Device::flex().autodiff();
+    for (temperature, expected, slope) in cases {
+        let logits = burn::tensor::Tensor::<2>::from_floats([[1.5, -0.5, 2.0], [0.2, 0.1, -3.0]], &device);
+        let logits = logits.require_grad();
+        let teacher = burn::tensor::Tensor::<2>::from_floats([[4.0, 1.0, -2.0], [-1.0, 3.0, 0.5]], &device);
+        let targets = burn::tensor::activation::softmax(teacher.div_scalar(temperature), 1);
+        let loss = scaled_divergence(logits.clone(), targets, temperature);
+        let gradient = logits.grad(&loss.backward()).expect("the logits decide it");
+        let found = f64::from(loss.into_scalar::<f32>());
+        // At T = 30 the divergence is 0.003 before it is scaled: 32 bits leave four digits of it.
+        assert!((found - expected).abs() < 2e-3, "{found} at T = {temperature}, expected {expected}");
+        let gradient = crate::tensors::values(gradient).expect("values");
+        for (found, expected) in gradient.iter().zip(slope) {
+            assert!((f64::from(*found) - expected).abs() < 1e-4, "{gradient:?} at T = {temperature}");
+        }
+    }
+}
+
+#[test]
+fn soft_labels_of_a_low_temperature_meet_a_student_at_1() {
+    // F.cross_entropy(z, softmax(t/5)) of PyTorch 2, for the logits above: low-temperature distillation.
+    let device = Device::flex();
+    let logits = burn::tensor::Tensor::<2>::from_floats([[1.5, -0.5, 2.0], [0.2, 0.1, -3.0]], &device);
+    let teacher = burn::tensor::Tensor::<2>::from_floats([[4.0, 1.0, -2.0], [-1.0, 3.0, 0.5]], &device);
+    let targets = burn::tensor::activation::softmax(teacher.div_scalar(5.0), 1);
+    let loss = soft_cross_entropy(logits, targets, 1.0).into_scalar::<f32>();
+    assert!((loss - 1.597_053).abs() < 1e-5, "{loss}");
+}
+
+#[test]
+fn the_most_robust_epoch_is_kept_and_of_equals_the_one_of_smaller_loss() {
+    let figures = |loss, robust| Validation { loss, metric: 0.0, robust };
+    assert!(figures(2.0, Some(0.5)).is_better_than(&figures(1.0, Some(0.4))));
+    assert!(!figures(1.0, Some(0.4)).is_better_than(&figures(2.0, Some(0.5))));
+    assert!(figures(1.0, Some(0.5)).is_better_than(&figures(2.0, Some(0.5))));
+    assert!(figures(1.0, None).is_better_than(&figures(2.0, None)));
+    assert!(!figures(1.0, None).is_better_than(&figures(1.0, None)));
+}
+
+#[test]
+fn averaged_weights_are_another_network_than_the_last_and_repeat_themselves() {
+    let config = |averaging| TrainConfig { averaging, ..config(2) };
+    let run = |averaging| train(&config(averaging), &Checkpoints::none(), &Silent).expect("it trains");
+    let ((averaged, curve), (again, _), (plain, plain_curve)) = (run(0.9), run(0.9), run(0.0));
+    assert!(bytes(&averaged) == bytes(&again), "same seed, other weights");
+    assert!(bytes(&averaged) != bytes(&plain));
+    // The mean is only looked at: the training itself goes the same way.
+    let losses = |curve: &[Epoch]| curve.iter().map(|epoch| epoch.train_loss).collect::<Vec<_>>();
+    assert_eq!(losses(&curve), losses(&plain_curve));
 }

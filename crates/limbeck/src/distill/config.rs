@@ -1,0 +1,265 @@
+//! The table of distillation methods, and the settings that a config gives one.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::train::CraftingConfig;
+
+/// What a student learns from; z are logits, t is the teacher, s the student, y the label, δ a perturbation against the student.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Method {
+    /// Hard labels, no teacher: CE(y, softmax(z_s(x))).
+    None,
+    /// The teacher's soft labels at the student's own temperature: CE(softmax(z_t(x)/T), softmax(z_s(x)/T)) (Papernot 2016).
+    #[default]
+    Defensive,
+    /// Adversarially robust distillation: (1 − a) CE(y, softmax(z_s(x))) + a T² KL(softmax(z_t(x)/T) ‖ softmax(z_s(x+δ)/T)) (Goldblum 2020).
+    Ard,
+    /// Low-temperature distillation: CE(softmax(z_t(x)/T), softmax(z_s(x+δ))) (Chen & Lee 2021).
+    Ltd,
+}
+
+/// One method; see [`TABLE`].
+pub struct Row {
+    /// Which one.
+    pub method: Method,
+    /// Its name in configs.
+    pub name: &'static str,
+    /// T where a config gives none.
+    pub temperature: f64,
+    /// Whether the teacher is trained, and answers, at T; at 1 otherwise.
+    teacher_at_t: bool,
+    /// Whether the student is trained at T; at 1 otherwise.
+    student_at_t: bool,
+    /// What the student is asked for.
+    pub(crate) lesson: StudentLesson,
+    /// Whether the student's loss has a perturbed image in any case.
+    needs_examples: bool,
+}
+
+/// What a student is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StudentLesson {
+    Labels,
+    SoftLabels,
+    RobustDistillation,
+}
+
+/// All methods: listing one here offers it in configs.
+pub const TABLE: &[Row] = &[
+    Row {
+        method: Method::None,
+        name: "none",
+        temperature: 1.0,
+        teacher_at_t: false,
+        student_at_t: false,
+        lesson: StudentLesson::Labels,
+        needs_examples: false,
+    },
+    Row {
+        method: Method::Defensive,
+        name: "defensive",
+        temperature: 20.0,
+        teacher_at_t: true,
+        student_at_t: true,
+        lesson: StudentLesson::SoftLabels,
+        needs_examples: false,
+    },
+    Row {
+        method: Method::Ard,
+        name: "ard",
+        temperature: 30.0,
+        teacher_at_t: false,
+        student_at_t: false,
+        lesson: StudentLesson::RobustDistillation,
+        needs_examples: true,
+    },
+    Row {
+        method: Method::Ltd,
+        name: "ltd",
+        temperature: 5.0,
+        teacher_at_t: true,
+        student_at_t: false,
+        lesson: StudentLesson::SoftLabels,
+        needs_examples: true,
+    },
+];
+
+impl Method {
+    pub(crate) fn row(self) -> &'static Row {
+        TABLE.iter().find(|row| row.method == self).expect("every method is in the table")
+    }
+
+    /// Name in configs and reports: `"ard"`.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+}
+
+/// Which networks are trained on adversarial examples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum AdversarialNetworks {
+    /// Neither, unless the method asks for it.
+    #[default]
+    None,
+    /// The teacher.
+    Teacher,
+    /// The student.
+    Student,
+    /// Teacher and student.
+    Both,
+}
+
+/// Distillation of a student from a teacher.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DistillConfig {
+    /// What the student learns from: `none` (hard labels), `defensive` (soft labels, Papernot 2016), `ard` (Goldblum 2020), `ltd` (Chen & Lee 2021).
+    pub method: Method,
+    /// Softmax temperature of teacher and student, as the method says; 0 = the method's published one (defensive 20, the authors' public code 5; ard 30;
+    /// ltd 5, of the teacher alone). `none` has none.
+    pub temperature: f64,
+    /// Weight a of the teacher beside the labels (`ard` only; Goldblum 2020: 1).
+    pub weight: f64,
+    /// Which networks are trained on adversarial examples (Madry 2018); the students of `ard` and `ltd` are in any case.
+    pub adversarial: AdversarialNetworks,
+    /// How adversarial examples are crafted in training.
+    pub crafting: CraftingConfig,
+}
+
+impl Default for DistillConfig {
+    fn default() -> Self {
+        Self {
+            method: Method::Defensive,
+            temperature: 0.0,
+            weight: 1.0,
+            adversarial: AdversarialNetworks::None,
+            crafting: CraftingConfig::default(),
+        }
+    }
+}
+
+impl DistillConfig {
+    /// Refuses settings out of range; `key` names the table in the config.
+    pub(crate) fn check(&self, key: &str) -> Result<()> {
+        let temperature = self.temperature;
+        if temperature != 0.0 && !(temperature.is_finite() && temperature >= 1.0) {
+            let expected = "a finite number, 1 or more, or 0 for the method's published one";
+            return Err(Error::config(format!("{key}.temperature"), temperature, expected));
+        }
+        if !(0.0..=1.0).contains(&self.weight) {
+            return Err(Error::config(format!("{key}.weight"), self.weight, "a share in [0, 1]"));
+        }
+        self.crafting.check(&format!("{key}.crafting"))
+    }
+
+    /// T, the method's published one where none is set.
+    pub fn temperature(&self) -> f64 {
+        if self.temperature == 0.0 { self.method.row().temperature } else { self.temperature }
+    }
+
+    /// Temperature that the teacher is trained at and answers at.
+    pub fn teacher_temperature(&self) -> f64 {
+        if self.method.row().teacher_at_t { self.temperature() } else { 1.0 }
+    }
+
+    /// Temperature that the student is trained at.
+    pub fn student_temperature(&self) -> f64 {
+        if self.method.row().student_at_t { self.temperature() } else { 1.0 }
+    }
+
+    /// What the teacher is trained on, for reports.
+    pub(crate) fn teacher_trained_on(&self) -> String {
+        let temperature =
+            if self.method.row().teacher_at_t { ", at the distillation temperature" } else { "" };
+        format!("the purified set{temperature}{}", perturbed(self.teacher_crafting()))
+    }
+
+    /// What the student is trained on, for reports.
+    pub(crate) fn student_trained_on(&self) -> String {
+        let answers = match self.method.row().lesson {
+            StudentLesson::Labels => "",
+            StudentLesson::SoftLabels => " with the teacher's soft labels",
+            StudentLesson::RobustDistillation => " and the teacher's answers to it",
+        };
+        format!("the purified set{answers}{}", perturbed(self.student_crafting()))
+    }
+
+    /// How the teacher's images are perturbed, if they are.
+    pub fn teacher_crafting(&self) -> Option<CraftingConfig> {
+        let asked = matches!(self.adversarial, AdversarialNetworks::Teacher | AdversarialNetworks::Both);
+        asked.then_some(self.crafting)
+    }
+
+    /// How the student's images are perturbed, if they are.
+    pub fn student_crafting(&self) -> Option<CraftingConfig> {
+        let asked = matches!(self.adversarial, AdversarialNetworks::Student | AdversarialNetworks::Both);
+        (asked || self.method.row().needs_examples).then_some(self.crafting)
+    }
+}
+
+fn perturbed(crafting: Option<CraftingConfig>) -> String {
+    crafting.map_or_else(String::new, |crafting| {
+        format!(", perturbed against it by up to {}", crate::text::number(crafting.eps))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_has_one_row_and_the_name_that_configs_give_it() {
+        for method in [Method::None, Method::Defensive, Method::Ard, Method::Ltd] {
+            assert_eq!(TABLE.iter().filter(|row| row.method == method).count(), 1);
+            let written = serde_json::to_value(method).expect("a word");
+            assert_eq!(written, method.name());
+        }
+    }
+
+    #[test]
+    fn temperatures_are_the_published_ones_unless_one_is_set() {
+        let at = |method, temperature| {
+            let config = DistillConfig { method, temperature, ..DistillConfig::default() };
+            [config.teacher_temperature(), config.temperature(), config.student_temperature()]
+        };
+        // Papernot 2016: 20 for both; Goldblum 2020: 30 in the divergence alone; Chen & Lee 2021: 5 for the teacher, 1 for the student.
+        assert_eq!(at(Method::None, 0.0), [1.0, 1.0, 1.0]);
+        assert_eq!(at(Method::Defensive, 0.0), [20.0, 20.0, 20.0]);
+        assert_eq!(at(Method::Ard, 0.0), [1.0, 30.0, 1.0]);
+        assert_eq!(at(Method::Ltd, 0.0), [5.0, 5.0, 1.0]);
+        assert_eq!(at(Method::Ltd, 3.0), [3.0, 3.0, 1.0]);
+    }
+
+    #[test]
+    fn reports_are_told_what_both_were_trained_on() {
+        let plain = DistillConfig::default();
+        assert_eq!(plain.teacher_trained_on(), "the purified set, at the distillation temperature");
+        assert_eq!(plain.student_trained_on(), "the purified set with the teacher's soft labels");
+        let crafting = CraftingConfig { eps: 0.03, ..CraftingConfig::default() };
+        let robust = DistillConfig { method: Method::Ard, crafting, ..plain };
+        assert_eq!(robust.teacher_trained_on(), "the purified set");
+        assert_eq!(
+            robust.student_trained_on(),
+            "the purified set and the teacher's answers to it, perturbed against it by up to 0.03"
+        );
+    }
+
+    #[test]
+    fn students_of_robust_methods_are_always_attacked_in_training_and_teachers_only_when_asked_for() {
+        use AdversarialNetworks::{Both, None, Student, Teacher};
+        let attacked = |method, adversarial| {
+            let config = DistillConfig { method, adversarial, ..DistillConfig::default() };
+            [config.teacher_crafting().is_some(), config.student_crafting().is_some()]
+        };
+        assert_eq!(attacked(Method::Defensive, None), [false, false]);
+        assert_eq!(attacked(Method::Defensive, Teacher), [true, false]);
+        assert_eq!(attacked(Method::None, Student), [false, true]);
+        assert_eq!(attacked(Method::Ltd, None), [false, true]);
+        assert_eq!(attacked(Method::Ard, Teacher), [true, true]);
+        assert_eq!(attacked(Method::Ard, Both), [true, true]);
+    }
+}
