@@ -144,10 +144,11 @@ fn beats(weaker: &Left, stronger: &Left) -> (bool, String) {
     let [only_weaker, only_stronger] = disagreements(&weaker.right, &stronger.right);
     let p = mcnemar(only_weaker, only_stronger);
     let detail = format!(
-        "{}, {}; {only_stronger} of {} images fall to the first alone (p = {p:.2})",
+        "{}, {}; {only_stronger} of {} images fall to the first alone (p {})",
         weaker.words(),
         stronger.words(),
-        weaker.right.len()
+        weaker.right.len(),
+        if p < 0.001 { "< 0.001".to_owned() } else { format!("= {p:.3}") }
     );
     (only_stronger > only_weaker && p < SIGNIFICANT, detail)
 }
@@ -167,14 +168,19 @@ pub fn checks_of_attempts(model: &str, attempts: &[Attempt]) -> Vec<Check> {
     let threats = threats(attempts.iter().map(|attempt| &attempt.attack));
     let pairs = |weaker: &dyn Fn(&Attempt) -> bool, stronger: &dyn Fn(&Attempt) -> bool| {
         let left = |threat: ThreatModel, is_meant: &dyn Fn(&Attempt) -> bool| {
-            let meant: Vec<&Attempt> = attempts
-                .iter()
-                .filter(|attempt| attempt.attack.threat() == threat && is_meant(attempt))
-                .collect();
-            let names: Vec<String> = meant.iter().map(|attempt| attempt.label()).collect();
-            Left::by_all(&names.join(" + "), meant.iter().map(|attempt| attempt.outcomes.right.as_slice()))
+            let is_there = |attempt: &&Attempt| attempt.attack.threat() == threat && is_meant(attempt);
+            let meant: Vec<&Attempt> = attempts.iter().filter(is_there).collect();
+            let kinds: Vec<&str> = meant.iter().map(|attempt| attempt.attack.name()).collect();
+            let from = meant.first().and_then(|attempt| attempt.crafted_on.as_ref());
+            let from = from.map_or(String::new(), |other| format!(" from {other}"));
+            let name = format!("{}{from}", kinds.join(" + "));
+            Left::by_all(&name, meant.iter().map(|attempt| attempt.outcomes.right.as_slice()))
         };
-        let pair = |&threat: &ThreatModel| Some((left(threat, weaker)?, left(threat, stronger)?));
+        let pair = |&threat: &ThreatModel| {
+            let (mut weaker, stronger) = (left(threat, weaker)?, left(threat, stronger)?);
+            weaker.name = format!("{}: {}", threat_label(threat), weaker.name);
+            Some((weaker, stronger))
+        };
         threats.iter().filter_map(pair).collect::<Vec<_>>()
     };
     let white = |attempt: &Attempt| attempt.crafted_on.is_none();

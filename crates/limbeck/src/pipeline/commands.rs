@@ -263,9 +263,10 @@ pub fn evaluate_model(
         checklist: &evaluate.checklist,
     };
     let name = file_name(model);
-    // Both may have one file name, in two folders.
     let source = |(other, path): (&TrainedClassifier, &Path)| {
-        Source::craft(&format!("{} (transfer)", file_name(path)), other, trials, progress)
+        // Both may have one file name, in two folders.
+        let other_name = Some(file_name(path)).filter(|other| *other != name);
+        Source::craft(&other_name.unwrap_or_else(|| path.display().to_string()), other, trials, progress)
     };
     let source = other.as_ref().zip(transfer).map(source).transpose()?;
     let subject = Subject {
