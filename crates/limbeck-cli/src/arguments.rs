@@ -11,7 +11,7 @@ use clap_complete::Shell;
 use limbeck::Result;
 use limbeck::attack::{self, AttackKind, Norm};
 use limbeck::network::Architecture;
-use limbeck::pipeline::{Preset, RunConfig};
+use limbeck::pipeline::{Budget, Preset, RunConfig};
 use limbeck::poison::{self, LabelPolicy, PoisonKind};
 use limbeck::speed;
 use limbeck::tune::{OBJECTIVES, ObjectiveKind, SAMPLERS, SamplerKind, TuneConfig};
@@ -152,7 +152,8 @@ pub(crate) struct Job {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
                         limbeck evaluate runs/photos\n  \
-                        limbeck evaluate model.safetensors photos")]
+                        limbeck evaluate model.safetensors photos --budget standard\n  \
+                        limbeck evaluate runs/photos --budget full --set evaluate.attacked_images=200")]
 pub(crate) struct EvaluateArguments {
     /// A run directory, or a model file (.safetensors)
     #[arg(value_name = "RUN_OR_MODEL", value_hint = ValueHint::AnyPath)]
@@ -163,6 +164,13 @@ pub(crate) struct EvaluateArguments {
     /// Compare filters: none, discard all that is flagged, reconstruct all, decide (limbeck's), random, perfect
     #[arg(long)]
     pub(crate) ablation: bool,
+    /// How much attacks may cost: settings of `evaluate` over which --set still wins [default: those of the preset or the run]
+    #[arg(long, value_name = "BUDGET", value_parser = budget_parser())]
+    pub(crate) budget: Option<Budget>,
+    /// Another model file: the images are attacked on it too and shown to the first; a run shows its student what its
+    /// undefended classifier was attacked with
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::FilePath)]
+    pub(crate) transfer_from: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) settings: Settings,
     #[command(flatten)]
@@ -436,10 +444,20 @@ impl Settings {
     /// The checked config for a set, `None` = the one that the settings name. Without `--preset`, the embedded
     /// sample gets the preset made for it and every other set gets `for_own_set`.
     pub(crate) fn resolve(&self, data: Option<&str>, for_own_set: Preset) -> Result<RunConfig> {
+        self.resolve_within(data, for_own_set, None)
+    }
+
+    /// The same, with a budget of the evaluation over presets and files and below `--set`.
+    pub(crate) fn resolve_within(
+        &self,
+        data: Option<&str>,
+        for_own_set: Preset,
+        budget: Option<Budget>,
+    ) -> Result<RunConfig> {
         let over = |preset| {
             let untrusted = self.untrusted.then(|| "knowledge.setting=untrusted".to_owned());
             let set: Vec<String> = self.set.iter().cloned().chain(untrusted).collect();
-            let mut config = RunConfig::resolve(preset, self.config.as_deref(), &set)?;
+            let mut config = RunConfig::resolve_within(preset, self.config.as_deref(), budget, &set)?;
             if let Some(data) = data {
                 config.data.path = if data == SAMPLE { String::new() } else { data.to_owned() };
             }
@@ -470,6 +488,18 @@ fn about(preset: Preset) -> &'static str {
         Preset::Robust => "a student that withstands attacks, from a set as it comes: hours on two cores",
         Preset::Authors => "the settings of the authors' public code",
     }
+}
+
+fn budget_parser() -> impl TypedValueParser<Value = Budget> {
+    let about = |budget| match budget {
+        Budget::Quick => "fgsm and pgd on few images: moments",
+        Budget::Standard => "apgd, square and L2 too, every curve and check: minutes",
+        Budget::Full => "AutoAttack as published, Carlini & Wagner and FAB: hours",
+    };
+    PossibleValuesParser::new(
+        Budget::TABLE.iter().map(move |&(budget, name)| PossibleValue::new(name).help(about(budget))),
+    )
+    .map(|name| Budget::named(&name).expect("clap lets only names of budgets through"))
 }
 
 /// The workload that is no network: the processor's own limit.

@@ -100,8 +100,14 @@ fn distil(arguments: &DistilArguments) -> anyhow::Result<()> {
 }
 
 fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
-    let EvaluateArguments { target, data, ablation, settings, session } = arguments;
+    let EvaluateArguments { target, data, ablation, budget, transfer_from, settings, session } = arguments;
     if target.is_dir() {
+        if transfer_from.is_some() {
+            return Err(usage(
+                "--transfer-from is for a model file: a run shows its student what its undefended classifier was attacked with",
+            )
+            .into());
+        }
         let Settings { preset, config, trusted, untrusted, .. } = settings;
         if data.is_some() || preset.is_some() || config.is_some() || trusted.is_some() || *untrusted {
             return Err(usage(
@@ -109,7 +115,8 @@ fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
             )
             .into());
         }
-        let mut config = RunConfig::resolve(Preset::Audit, Some(&config_of(target)?), &settings.set)?;
+        let file = config_of(target)?;
+        let mut config = RunConfig::resolve_within(Preset::Audit, Some(&file), *budget, &settings.set)?;
         config.seed = settings.seed.unwrap_or(config.seed);
         config.evaluate.ablation |= ablation;
         config.evaluate.controls |= ablation;
@@ -126,11 +133,12 @@ fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
         ))
         .into());
     };
-    let config = settings.resolve(Some(data), Preset::Audit)?;
-    let row = with_console(session, None, |console| {
-        pipeline::evaluate_model(&config, target, &limbeck::device(&session.device)?, console)
+    let config = settings.resolve_within(Some(data), Preset::Audit, *budget)?;
+    let found = with_console(session, None, |console| {
+        let device = limbeck::device(&session.device)?;
+        pipeline::evaluate_model(&config, target, transfer_from.as_deref(), &device, console)
     })?;
-    print(&if session.json { output::json(&row)? } else { output::model(&row) })
+    print(&if session.json { output::json(&found)? } else { output::model_evaluation(&found) })
 }
 
 fn report(arguments: &ReportArguments) -> anyhow::Result<()> {

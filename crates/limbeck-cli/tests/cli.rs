@@ -260,6 +260,12 @@ fn a_run_is_measured_on_its_own_set_and_a_model_on_one_that_is_named() {
         .limbeck(&["evaluate", "set", "set"])
         .is_refused(2, &["a run directory has its own DATA", "limbeck evaluate"]);
     workshop.limbeck(&["evaluate", "model.safetensors"]).is_refused(2, &["model.safetensors", "needs DATA"]);
+    workshop
+        .limbeck(&["evaluate", "set", "--transfer-from", "model.safetensors"])
+        .is_refused(2, &["--transfer-from is for a model file", "limbeck evaluate"]);
+    workshop
+        .limbeck(&["evaluate", "model.safetensors", "set", "--budget", "endless"])
+        .is_refused(2, &["endless", "quick, standard, full"]);
     let refused = workshop.limbeck(&["evaluate", "model.safetensors", "set"]);
     refused.is_refused(1, &["model.safetensors", "found", "expected safetensors weights"]);
 }

@@ -130,6 +130,30 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
     assert!(
         results.controls.iter().map(|row| row.filter.as_str()).eq(["none", "limbeck", "random", "perfect"])
     );
+    let robustness = &results.robustness;
+    let of_student = |model: &str| model == "student";
+    assert_eq!(robustness.worst_cases.len(), 8, "four models in two balls");
+    for case in &robustness.worst_cases {
+        let own = results.models.iter().find(|row| row.model == case.model).expect("a model of the run");
+        let (attacks, best) =
+            (case.attacks.len(), case.attacks.iter().map(|row| row.accuracy.successes).min());
+        assert!(Some(case.accuracy.successes) <= best && case.accuracy.trials == 16, "{case:?}");
+        // The larger ball holds the smaller; the student is shown what its undefended model was attacked with too.
+        let within = if case.eps > 0.02 { own.attacked.len() } else { own.attacked.len() / 2 };
+        assert_eq!(attacks, within * if of_student(&case.model) { 2 } else { 1 }, "{case:?}");
+        assert_eq!(case.with_null.is_some(), of_student(&case.model));
+        let ordered = |rates: limbeck::evaluate::results::WorstCaseWithNull| {
+            rates.as_error.successes <= case.accuracy.successes
+                && case.accuracy.successes <= rates.as_no_error.successes
+        };
+        assert!(case.with_null.is_none_or(ordered), "{case:?}");
+    }
+    assert_eq!((robustness.curves.len(), robustness.calibration.len()), (4, 4));
+    assert_eq!(robustness.comparisons.len(), 9, "clean and two balls, against three models");
+    let failed = |check: &limbeck::evaluate::results::Check| {
+        check.outcome == limbeck::evaluate::results::Outcome::Fail
+    };
+    assert_eq!(robustness.masking_suspected, results.checks.iter().any(failed));
     assert_eq!(results.controls[3].poison_left, Some(0), "the perfect filter leaves no poison");
     let page = std::fs::read_to_string(straight.join("report.html")).expect("a report");
     assert!(page.contains("embedded GTSRB sample") && !page.contains("<script"));

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use anyhow::Context;
-use limbeck::evaluate::results::{AbstentionRow, Evaluation, ModelRow, Outcome, Rate, Statement};
+use limbeck::evaluate::results::{AbstentionRow, Evaluation, ModelRow, Rate, Statement};
 use serde_json::Value;
 
+use super::robustness::{comparisons, failed_checks, worst_cases};
 use super::table::Table;
-use super::{images, interval, percent, share, style};
+use super::{images, interval, outcome, percent, share};
 
 /// Figures of an evaluation that fill pages: the report draws them, a summary leaves them out.
 const BULKY: [&str; 3] = ["suspicion_points", "triptychs", "config_toml"];
@@ -31,6 +32,9 @@ pub(crate) fn summary(evaluation: &Evaluation) -> String {
         audited(evaluation),
         detection(evaluation),
         models(&evaluation.models),
+        worst_cases(&evaluation.robustness.worst_cases),
+        comparisons(&evaluation.robustness.comparisons),
+        failed_checks(&evaluation.checks),
         controls(evaluation),
         answers(&evaluation.abstention.outcomes),
     ]
@@ -42,12 +46,7 @@ pub(crate) fn summary(evaluation: &Evaluation) -> String {
 
 fn statements(statements: &[Statement]) -> String {
     statements.iter().fold(String::new(), |text, statement| {
-        let (style, word) = match statement.outcome {
-            Outcome::Pass => (style::GOOD, "PASS"),
-            Outcome::Fail => (style::BAD, "FAIL"),
-            Outcome::NotRun => (style::OPEN, "NOT RUN"),
-        };
-        format!("{text}{style}{word:<8}{style:#}{}\n", statement.text)
+        format!("{text}{}{}\n", outcome(statement.outcome), statement.text)
     })
 }
 

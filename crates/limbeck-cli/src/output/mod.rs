@@ -2,6 +2,7 @@
 
 mod audit;
 mod evaluation;
+mod robustness;
 mod search;
 mod speed;
 mod table;
@@ -10,12 +11,13 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::Context;
-use limbeck::evaluate::results::{ModelRow, Rate};
+use limbeck::evaluate::results::{ModelRow, Outcome, Rate};
 use limbeck::pipeline::Prediction;
 use serde::Serialize;
 
 pub(crate) use audit::AuditSummary;
 pub(crate) use evaluation::{brief_json, summary};
+pub(crate) use robustness::model_evaluation;
 pub(crate) use search::search;
 pub(crate) use speed::{SpeedRow, speed_lines, speed_table};
 use table::Table;
@@ -88,6 +90,16 @@ pub(crate) fn duration(elapsed: Duration) -> String {
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }
+}
+
+/// An outcome in words and colour, as wide as the widest.
+fn outcome(outcome: Outcome) -> String {
+    let (style, word) = match outcome {
+        Outcome::Pass => (style::GOOD, "PASS"),
+        Outcome::Fail => (style::BAD, "FAIL"),
+        Outcome::NotRun => (style::OPEN, "NOT RUN"),
+    };
+    format!("{style}{word:<8}{style:#}")
 }
 
 /// A share as a percentage; `–` where nothing was tried.

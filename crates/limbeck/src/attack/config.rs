@@ -163,6 +163,15 @@ impl AttackKind {
         }
     }
 
+    /// The fewest classes that a model must have for it: a ratio of logits needs three, a targeted one four.
+    pub fn least_classes(self) -> usize {
+        match self {
+            Self::ApgdDlr => 3,
+            Self::ApgdT | Self::AutoAttack => 4,
+            _ => 2,
+        }
+    }
+
     /// Step size and number of steps where a config gives none.
     fn published(self, threat: ThreatModel) -> (f64, usize) {
         let steps = 10;

@@ -1,4 +1,4 @@
-//! Detection, abstention and comparison metrics over plain slices.
+//! Detection metrics over plain slices.
 //!
 //! Negatives are the scores of clean images, positives those of poisoned or adversarial ones; a
 //! larger score is more suspicious. Rates are shares in `[0, 1]`. Every function refuses empty
@@ -89,91 +89,11 @@ pub fn recall_at_false_positive_rate(negatives: &[f64], positives: &[f64], fpr: 
     Ok(allowed.last().map_or(0.0, |point| point[1]))
 }
 
-/// Risk-coverage curve as `[coverage, error among answered]`, and the area under it (AURC, smaller
-/// is better).
-///
-/// Images are answered from the least to the most uncertain (Geifman & El-Yaniv 2017); AURC is the
-/// mean over `k = 1..=n` of the error among the first `k`. Images of equal uncertainty cannot be
-/// told apart by a threshold: the curve has a point only behind each such group, and AURC takes the
-/// expectation over the order within it. The curve ends at full coverage and is thinned by coverage
-/// to at most `max_points`.
-///
-/// # Errors
-/// See the [module](self); also [`Error::Input`] when the lengths differ or `max_points` is below 2.
-pub fn risk_coverage(
-    uncertainty: &[f64],
-    correct: &[bool],
-    max_points: usize,
-) -> Result<(Vec<[f64; 2]>, f64)> {
-    const OPERATION: &str = "risk-coverage curve";
-    check_lengths(OPERATION, "uncertainties", uncertainty, correct)?;
-    check_no_nan(OPERATION, "uncertainties", uncertainty)?;
-    let groups = tie_groups(uncertainty.iter().copied().zip(correct.iter().map(|&right| !right)).collect());
-    let images = uncertainty.len() as f64;
-    let (mut answered, mut wrong, mut area) = (0.0, 0.0, 0.0);
-    let mut points = Vec::with_capacity(groups.len());
-    for TieGroup { negatives, positives: errors } in groups {
-        let size = (negatives + errors) as f64;
-        area += (1..=negatives + errors)
-            .map(|taken| (wrong + taken as f64 * errors as f64 / size) / (answered + taken as f64))
-            .sum::<f64>();
-        answered += size;
-        wrong += errors as f64;
-        points.push([answered / images, wrong / answered]);
-    }
-    Ok((thin(OPERATION, points, max_points, |[coverage, _]| coverage)?, area / images))
-}
-
-/// Two-sided p-value of McNemar's exact test that two models err equally often on the same images.
-///
-/// `b` counts the images that only the first model answers right, `c` those that only the second
-/// does. Under the hypothesis `b` is binomial with `b + c` trials and probability one half; the
-/// p-value is twice the smaller tail, at most 1, and 1 without any disagreement. `O(min(b, c))`.
-pub fn mcnemar(b: u64, c: u64) -> f64 {
-    let (smaller, trials) = (b.min(c), b + c);
-    let others = trials - smaller;
-    // ln of C(trials, smaller) / 2^trials, the largest term of the tail.
-    let ln_choose: f64 = (1..=smaller).map(|i| ((others + i) as f64 / i as f64).ln()).sum();
-    let largest = (ln_choose - trials as f64 * std::f64::consts::LN_2).exp();
-    // C(n, k - 1) = C(n, k) k / (n - k + 1)
-    let (mut ratio, mut tail) = (1.0, 1.0);
-    for k in (1..=smaller).rev() {
-        ratio *= k as f64 / (trials - k + 1) as f64;
-        tail += ratio;
-    }
-    (2.0 * largest * tail).min(1.0)
-}
-
-/// Expected calibration error: the gap between accuracy and mean confidence in each of `bins` equal
-/// intervals `(lo, hi]` of confidence, averaged with the share of images in each (Naeini 2015; Guo
-/// 2017, eq. 3, who use 15 bins).
-///
-/// # Errors
-/// See the [module](self); also [`Error::Input`] when the lengths differ, a confidence is not in
-/// `[0, 1]` or `bins` is 0.
-pub fn expected_calibration_error(confidence: &[f64], correct: &[bool], bins: usize) -> Result<f64> {
-    const OPERATION: &str = "expected calibration error";
-    check_lengths(OPERATION, "confidences", confidence, correct)?;
-    check_no_nan(OPERATION, "confidences", confidence)?;
-    if let Some(value) = confidence.iter().find(|value| !(0.0..=1.0).contains(*value)) {
-        return Err(Error::input(OPERATION, format!("confidence {value}"), "confidences in [0, 1]"));
-    }
-    if bins == 0 {
-        return Err(Error::input(OPERATION, "0 bins", "at least 1 bin"));
-    }
-    let mut gaps = vec![0.0; bins]; // sum over the bin of (right - confidence)
-    for (&value, &right) in confidence.iter().zip(correct) {
-        let bin = ((value * bins as f64).ceil() as usize).clamp(1, bins) - 1;
-        gaps[bin] += f64::from(u8::from(right)) - value;
-    }
-    Ok(gaps.iter().map(|gap: &f64| gap.abs()).sum::<f64>() / confidence.len() as f64)
-}
-
 /// All scores of one value.
 #[derive(Clone, Copy)]
-struct TieGroup {
-    negatives: u64,
-    positives: u64,
+pub(super) struct TieGroup {
+    pub(super) negatives: u64,
+    pub(super) positives: u64,
 }
 
 /// Both sides merged into groups of equal value, ascending. All rank statistics follow from it in
@@ -251,7 +171,7 @@ impl Ranking {
 }
 
 /// Groups `(score, is positive)` by score, ascending.
-fn tie_groups(mut scores: Vec<(f64, bool)>) -> Vec<TieGroup> {
+pub(super) fn tie_groups(mut scores: Vec<(f64, bool)>) -> Vec<TieGroup> {
     scores.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
     // Equal by ==, not by total_cmp: -0.0 and 0.0 tie.
     let groups = scores.chunk_by(|a, b| a.0 == b.0).map(|group| {
@@ -263,7 +183,7 @@ fn tie_groups(mut scores: Vec<(f64, bool)>) -> Vec<TieGroup> {
 
 /// Keeps the first and the last point and, of the others, the first in each of `max_points - 1` equal
 /// stretches of `position`, which must rise from point to point.
-fn thin(
+pub(super) fn thin(
     operation: &'static str,
     points: Vec<[f64; 2]>,
     max_points: usize,
@@ -291,7 +211,7 @@ fn thin(
     Ok(kept)
 }
 
-fn check_no_nan(operation: &'static str, name: &str, values: &[f64]) -> Result<()> {
+pub(super) fn check_no_nan(operation: &'static str, name: &str, values: &[f64]) -> Result<()> {
     match values.iter().position(|value| value.is_nan()) {
         Some(index) => {
             Err(Error::Numeric { operation, found: format!("NaN at index {index} of the {name}") })
@@ -300,7 +220,12 @@ fn check_no_nan(operation: &'static str, name: &str, values: &[f64]) -> Result<(
     }
 }
 
-fn check_lengths(operation: &'static str, name: &str, values: &[f64], correct: &[bool]) -> Result<()> {
+pub(super) fn check_lengths(
+    operation: &'static str,
+    name: &str,
+    values: &[f64],
+    correct: &[bool],
+) -> Result<()> {
     if values.is_empty() || values.len() != correct.len() {
         let found = format!("{} {name} and {} outcomes", values.len(), correct.len());
         return Err(Error::input(operation, found, "as many of the one as of the other, at least 1"));
@@ -402,57 +327,10 @@ mod tests {
     }
 
     #[test]
-    fn aurc_is_the_mean_selective_risk() -> Result<()> {
-        // numpy 2.4.6: mean(cumsum(error) / arange(1, n + 1)), sorted by uncertainty
-        let uncertainty = [0.9, 0.1, 0.4, 0.3, 0.7, 0.2, 0.8, 0.6];
-        let correct = [false, true, true, false, true, true, false, true];
-        let (curve, aurc) = risk_coverage(&uncertainty, &correct, 200)?;
-        assert_close(aurc, 0.2013392857142857);
-        assert_eq!(curve.len(), 8);
-        assert_eq!(curve[2], [3.0 / 8.0, 1.0 / 3.0]);
-        assert_eq!(curve[7], [1.0, 3.0 / 8.0]);
-        // With ties: the same, averaged over all orders within them (itertools.permutations).
-        let tied = [0.1, 0.2, 0.2, 0.2, 0.5, 0.5];
-        let (curve, aurc) = risk_coverage(&tied, &[true, false, true, false, true, false], 200)?;
-        assert_close(aurc, 0.3796296296296297);
-        assert_eq!(curve, [[1.0 / 6.0, 0.0], [4.0 / 6.0, 0.5], [1.0, 0.5]]);
-        Ok(())
-    }
-
-    #[test]
-    fn mcnemar_is_scipys_binomial_test() {
-        // scipy 1.17.1: binomtest(b, b + c, 0.5).pvalue
-        for (b, c, expected) in [
-            (5, 12, 0.143463134765625),
-            (0, 6, 0.03125),
-            (7, 7, 1.0),
-            (121, 59, 4.4344492637551645e-06),
-            (0, 2000, 0.0),
-            (3, 1, 0.625),
-        ] {
-            assert_close(mcnemar(b, c), expected);
-            assert_eq!(mcnemar(b, c), mcnemar(c, b));
-        }
-        assert!((mcnemar(20_000, 19_000) / 4.216841447373336e-07 - 1.0).abs() < 1e-8);
-        assert_eq!(mcnemar(0, 0), 1.0);
-    }
-
-    #[test]
-    fn calibration_error_is_that_of_numpys_digitize() -> Result<()> {
-        // numpy 2.4.6: digitize(confidence, linspace(0, 1, 6), right=True), by hand from there
-        let confidence = [0.05, 0.2, 0.31, 0.55, 0.6, 0.66, 0.8, 0.93, 0.97, 1.0, 0.2, 0.0];
-        let right = [0, 0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 0].map(|right| right == 1);
-        assert_close(expected_calibration_error(&confidence, &right, 5)?, 0.23583333333333334);
-        Ok(())
-    }
-
-    #[test]
     fn nan_is_refused_with_its_place() {
         let failures = [
             auroc(&[0.0], &[0.5, f64::NAN]).expect_err("NaN"),
             roc_curve(&[0.0], &[0.5, f64::NAN], 9).expect_err("NaN"),
-            risk_coverage(&[0.0, f64::NAN], &[true; 2], 9).expect_err("NaN"),
-            expected_calibration_error(&[0.0, f64::NAN], &[true; 2], 9).expect_err("NaN"),
         ];
         for failure in failures {
             assert!(matches!(failure, Error::Numeric { .. }), "{failure}");
@@ -467,9 +345,6 @@ mod tests {
         assert!(refused(auroc_interval(&[0.0], &[1.0, 2.0]).map(|bounds| bounds[0])));
         assert!(refused(recall_at_false_positive_rate(&[0.0], &[1.0], 1.5)));
         assert!(refused(roc_curve(&[0.0], &[1.0], 1).map(|curve| curve[0][0])));
-        assert!(refused(risk_coverage(&[0.0], &[true, false], 9).map(|(_, aurc)| aurc)));
-        assert!(refused(expected_calibration_error(&[1.5], &[true], 9)));
-        assert!(refused(expected_calibration_error(&[0.5], &[true], 0)));
     }
 
     /// Few distinct values, so that ties are common.

@@ -4,27 +4,39 @@
 //! that they are counted for, with gradients at z/T for a model that was trained at temperature T.
 
 mod anomaly_map;
+mod calibration;
 mod chance;
-mod checks;
+mod checklist;
 mod detection;
+mod eps_curve;
+mod examination;
 mod examples;
 mod findings;
 mod held_out;
 pub mod image_quality;
 mod localisation;
+pub mod mcnemar;
 pub mod metrics;
 mod restoration;
 pub mod results;
+pub mod risk_coverage;
 mod robustness;
 mod statements;
+mod worst_case;
 
+pub use calibration::calibration;
 pub use chance::Chance;
-pub use checks::self_checks;
+pub use checklist::{Checked, ChecklistConfig, checks_of_attempts, checks_of_sweep, probes};
 pub use detection::{Truth, class_rows, detection, suspicion_points, verdict_counts};
+pub use eps_curve::{CurveConfig, Sweep, sweep};
+pub use examination::{Examined, Source, Subject, Trials, examine, robustness};
 pub use examples::triptychs;
 pub use findings::{AuditFindings, AuditOrigin, AuditPageConfig, Exhibit, audit_findings};
 pub use held_out::{HeldOutConfig, held_out};
 pub use localisation::{Mapped, localisation, random_overlap};
 pub use restoration::restoration;
-pub use robustness::{AttackedSet, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success};
+pub use robustness::{
+    AttackedSet, Reading, abstention, accuracy, attack_set, backdoor_success, read, right_under,
+};
 pub use statements::statements;
+pub use worst_case::{Attempt, Outcomes, right_in_worst_case, threat_label, threats, worst_case};

@@ -5,8 +5,13 @@
 //! derived where they are printed. `true` always means poisoned or adversarial; a larger score is more suspicious;
 //! pixels and eps are in `[0, 1]`.
 
+mod robustness;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::robustness::{
+    Calibration, Comparison, EpsCurve, EpsPoint, ReliabilityBin, Robustness, WorstCase, WorstCaseWithNull,
+};
 use crate::attack::AttackConfig;
 use crate::purify::Knowledge;
 pub use crate::purify::Verdict;
@@ -39,6 +44,8 @@ pub struct Evaluation {
     pub dae: DaeSummary,
     /// Accuracy of each model, clean and attacked.
     pub models: Vec<ModelRow>,
+    /// What is left of them under attack: worst cases, curves, comparisons.
+    pub robustness: Robustness,
     /// No filter, limbeck's filter, random filter of equal size, perfect filter.
     pub controls: Vec<ControlRow>,
     /// The null output of the student.

@@ -1,18 +1,20 @@
 //! Accuracy of a model on clean and attacked test images, with and without the null output.
 
 use burn::tensor::Tensor;
+use burn::tensor::activation::softmax;
 use rand::seq::index::sample;
 
-use super::metrics::risk_coverage;
 use super::results::{AbstentionRow, AbstentionSummary, Rate};
+use super::risk_coverage::risk_coverage;
+use super::worst_case::Attempt;
 use crate::attack::{AttackConfig, Batches, craft};
 use crate::dataset::Dataset;
 use crate::distill::{Answer, NullRule, predict};
 use crate::error::Result;
-use crate::network::{Model, Tempered, TrainedClassifier};
+use crate::network::{Model, TrainedClassifier};
 use crate::progress::Progress;
 use crate::rng::Seed;
-use crate::tensors::argmax;
+use crate::tensors::{argmax, values};
 use crate::train::INFERENCE_BATCH;
 
 /// Points of a curve in the results.
@@ -34,6 +36,32 @@ pub fn accuracy(model: &dyn Model, set: &Dataset, progress: &dyn Progress) -> Re
         rate = Rate { successes: rate.successes + batch.successes, trials: rate.trials + batch.trials };
     }
     Ok(rate)
+}
+
+/// What a model says of the images of a set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Whether each is read as its label.
+    pub right: Vec<bool>,
+    /// Largest probability of the softmax of the model's logits.
+    pub confidence: Vec<f64>,
+}
+
+/// Reads every image of a set.
+pub fn read(model: &dyn Model, set: &Dataset, progress: &dyn Progress) -> Result<Reading> {
+    let device = model.device();
+    let indices: Vec<usize> = (0..set.len()).collect();
+    let mut reading = Reading::default();
+    for chunk in indices.chunks(INFERENCE_BATCH) {
+        progress.check()?;
+        let logits = model.logits(set.batch(chunk, &device)?);
+        let answers = argmax(logits.clone())?.into_iter().zip(set.labels(chunk));
+        reading.right.extend(answers.map(|(answer, label)| answer == label));
+        let largest = values(softmax(logits, 1).max_dim(1))?;
+        // Rounding may carry a probability of 32 bits beyond 1; NaN stays what it is.
+        reading.confidence.extend(largest.into_iter().map(|share| f64::from(share).clamp(0.0, 1.0)));
+    }
+    Ok(reading)
 }
 
 /// Attack success rate: share of triggered images that the model answers with the backdoor's target.
@@ -58,20 +86,29 @@ pub fn attack_set(test: &Dataset, count: usize, seed: Seed) -> Dataset {
     test.subset(&indices)
 }
 
+/// `count` images of a set, evenly spaced over its order, which may be that of the classes; 0 or more than there are = all.
+pub(super) fn evenly_spaced(set: &Dataset, count: usize) -> Dataset {
+    if count == 0 || count >= set.len() {
+        return set.clone();
+    }
+    set.subset(&(0..count).map(|image| image * set.len() / count).collect::<Vec<_>>())
+}
+
 /// Attacked images as the attack left them, in batches of float pixels.
 pub struct AttackedSet {
     batches: Vec<(Tensor<4>, Vec<u32>)>,
 }
 
 impl AttackedSet {
-    /// Attacks every image of `set` on `classifier`; what an attack learns from many images, it learns from these.
+    /// Attacks every image of `set` on `model`; what an attack learns from many images, it learns from these.
+    ///
+    /// A classifier that was trained at a temperature is attacked as [`Tempered`](crate::network::Tempered).
     pub fn craft(
-        classifier: &TrainedClassifier,
+        model: &dyn Model,
         attack: &AttackConfig,
         set: &Dataset,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let model = Tempered(classifier);
         let (built, threat, device) = (attack.build(), attack.threat(), model.device());
         let indices: Vec<usize> = (0..set.len()).collect();
         let chunks: Vec<&[usize]> = indices.chunks(ATTACK_BATCH).collect();
@@ -79,12 +116,12 @@ impl AttackedSet {
             progress.check()?;
             Ok((set.batch(chunks[chunk], &device)?, set.labels(chunks[chunk])))
         };
-        let fitted = built.fit(&model, threat, &Batches { count: chunks.len(), read: &read })?;
+        let fitted = built.fit(model, threat, &Batches { count: chunks.len(), read: &read })?;
         let attack = fitted.as_deref().unwrap_or(&*built);
         let mut batches = Vec::new();
         for (done, chunk) in chunks.iter().enumerate() {
             let (images, classes) = read(done)?;
-            batches.push((craft(attack, &model, threat, images, &classes)?, classes));
+            batches.push((craft(attack, model, threat, images, &classes)?, classes));
             progress.advance((done * ATTACK_BATCH + chunk.len()) as u64, set.len() as u64);
         }
         Ok(Self { batches })
@@ -96,41 +133,53 @@ impl AttackedSet {
     }
 }
 
-/// Share of attacked images that the model still reads as their label.
-pub fn attacked_accuracy(model: &dyn Model, attacked: &AttackedSet) -> Result<Rate> {
-    let mut outcomes = Vec::new();
+/// Which attacked images the model still reads as their label.
+pub fn right_under(model: &dyn Model, attacked: &AttackedSet) -> Result<Vec<bool>> {
+    let mut right = Vec::new();
     for (images, labels) in attacked.batches() {
-        outcomes.extend(
-            argmax(model.logits(images))?.into_iter().zip(labels).map(|(answer, label)| answer == *label),
-        );
+        let answers = argmax(model.logits(images))?;
+        right.extend(answers.into_iter().zip(labels).map(|(answer, label)| answer == *label));
     }
-    Ok(Rate::of(outcomes))
+    Ok(right)
 }
 
-/// Outcomes of the student with its null rule on clean test images and on images attacked without knowledge of the rule.
+/// The student's answers to attacked images, null among them.
+pub(super) fn answers_under(
+    (student, rule): (&TrainedClassifier, &NullRule),
+    attacked: &AttackedSet,
+    progress: &dyn Progress,
+) -> Result<Vec<Answer>> {
+    let mut answers = Vec::new();
+    for (images, _) in attacked.batches() {
+        progress.check()?;
+        answers.extend(predict(student, rule, images)?);
+    }
+    Ok(answers)
+}
+
+/// Outcomes of the student with its null rule on clean test images, and on images attacked without knowledge of the rule.
+///
+/// `attempts` were made on the images with these `labels`; those without answers, or crafted on another model, are left out.
 pub fn abstention(
     student: &TrainedClassifier,
     rule: &NullRule,
     test: &Dataset,
-    attacked: &[(String, AttackedSet)],
+    (labels, attempts): (&[u32], &[Attempt]),
     progress: &dyn Progress,
 ) -> Result<AbstentionSummary> {
     progress.task("dropout passes", "images");
     let answers = crate::distill::answer_set(student, rule, test, progress)?;
-    let labels: Vec<u32> = test.samples().iter().map(|sample| sample.label).collect();
-    let mut outcomes = vec![row("clean", &answers, &labels)];
-    for (name, set) in attacked {
-        let (mut answers, mut truth) = (Vec::new(), Vec::new());
-        for (images, labels) in set.batches() {
-            progress.check()?;
-            answers.extend(predict(student, rule, images)?);
-            truth.extend_from_slice(labels);
-        }
-        outcomes.push(row(name, &answers, &truth));
-    }
+    let truth: Vec<u32> = test.samples().iter().map(|sample| sample.label).collect();
+    let mut outcomes = vec![row("clean", &answers, &truth)];
+    outcomes.extend(
+        attempts
+            .iter()
+            .filter(|attempt| attempt.crafted_on.is_none())
+            .filter_map(|attempt| Some(row(&attempt.label(), attempt.outcomes.answers.as_ref()?, labels))),
+    );
     let uncertainty: Vec<f64> = answers.iter().map(|answer| answer.uncertainty).collect();
     let correct: Vec<bool> =
-        answers.iter().zip(&labels).map(|(answer, label)| answer.class == *label).collect();
+        answers.iter().zip(&truth).map(|(answer, label)| answer.class == *label).collect();
     let (curve, aurc) = risk_coverage(&uncertainty, &correct, CURVE_POINTS)?;
     Ok(AbstentionSummary {
         uncertainty: "KL to the class reference".to_owned(),

@@ -1,6 +1,8 @@
 //! Plain sentences derived from the figures, failures as plainly as successes.
 
 use super::results::{Evaluation, ModelRow, Outcome, Rate, Statement};
+use super::worst_case::threat_label;
+use crate::attack::ThreatModel;
 use crate::text::percent;
 
 /// What a reader should take away, in order of weight.
@@ -14,6 +16,7 @@ pub fn statements(results: &Evaluation) -> Vec<Statement> {
         kept(results),
         distilled(results),
         robust(results),
+        masked(results),
         silent(results),
     ]
     .into_iter()
@@ -152,18 +155,41 @@ fn distilled(results: &Evaluation) -> Option<Statement> {
     )
 }
 
+/// The widest ball of which the deployed model keeps least.
 fn robust(results: &Evaluation) -> Option<Statement> {
-    let student = model(results, "student")?;
-    let worst = student.attacked.iter().min_by(|a, b| share(a.accuracy).total_cmp(&share(b.accuracy)))?;
+    let cases = results.robustness.worst_cases.iter().filter(|case| case.model == "student");
+    let worst = cases.min_by(|a, b| share(a.accuracy).total_cmp(&share(b.accuracy)))?;
     let accuracy = share(worst.accuracy);
+    let threat = threat_label(ThreatModel { norm: worst.norm, eps: worst.eps });
     say(
         accuracy >= 0.5,
         format!(
-            "Under its worst attack here ({}), the student is right on {} of the images.{}",
-            worst.attack,
+            "In the worst case over {} attacks within {threat}, the student is right on {} of the images.{}",
+            worst.attacks.len(),
             percent(accuracy),
             if accuracy >= 0.5 { "" } else { " Plain defensive distillation does not protect against it." }
         ),
+    )
+}
+
+/// Whether the figures under attack can be believed.
+fn masked(results: &Evaluation) -> Option<Statement> {
+    let count = |outcome| results.checks.iter().filter(|check| check.outcome == outcome).count();
+    let (passed, failed) = (count(Outcome::Pass), count(Outcome::Fail));
+    if passed + failed == 0 {
+        return None;
+    }
+    say(
+        !results.robustness.masking_suspected,
+        match failed {
+            0 => format!(
+                "All {passed} self-checks of the attacks pass: none found a sign of masked gradients."
+            ),
+            _ => format!(
+                "Gradient masking suspected: {failed} of {} self-checks fail, so accuracy under attack may be lower than measured.",
+                passed + failed
+            ),
+        },
     )
 }
 

@@ -16,8 +16,8 @@ use crate::dataset::{
 };
 use crate::distill::{Answer, NullRule, predict};
 use crate::error::{Error, Result};
-use crate::evaluate::results::{AttackedRate, ModelRow};
-use crate::evaluate::{AttackedSet, accuracy, attack_set, attacked_accuracy};
+use crate::evaluate::results::{Check, ModelRow, Robustness};
+use crate::evaluate::{Source, Subject, Trials, accuracy, attack_set, examine, robustness};
 use crate::network::TrainedClassifier;
 use crate::poison::{TruthManifest, TruthRow, poison};
 use crate::progress::Progress;
@@ -228,37 +228,61 @@ pub fn train_model(
     Ok((row, epochs))
 }
 
-/// Accuracy of a stored classifier on the config's test images, clean and under the config's attacks.
+/// What is left of one stored classifier under attack, and how far the figures can be trusted.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelEvaluation {
+    /// Accuracy, clean and under each attack.
+    pub model: ModelRow,
+    /// Worst cases, curve and calibration.
+    pub robustness: Robustness,
+    /// Self-checks of these figures.
+    pub checks: Vec<Check>,
+}
+
+/// Measures a stored classifier on the config's test images as a run measures its student, which alone can answer null.
+///
+/// With `transfer`, another stored classifier, the images are attacked on that too and shown to the first.
+///
+/// # Errors
+/// Refuses classifiers for other classes or another image size than the set's.
 pub fn evaluate_model(
     config: &RunConfig,
     model: &Path,
+    transfer: Option<&Path>,
     device: &Device,
     progress: &dyn Progress,
-) -> Result<ModelRow> {
+) -> Result<ModelEvaluation> {
     config.check()?;
     let sets = Sets::load(config, progress)?;
-    let network = load_fitting(model, &sets.test, device)?;
-    let few =
-        attack_set(&sets.test, config.evaluate.attacked_images, Seed::new(config.seed).child("evaluate"));
-    progress.task("clean accuracy", "images");
-    let clean = accuracy(&network, &sets.test, progress)?;
-    let attacked = config
-        .evaluate
-        .attacks
-        .iter()
-        .map(|attack| {
-            progress.task(&attack.label(), "images");
-            let set = AttackedSet::craft(&network, attack, &few, progress)?;
-            Ok(AttackedRate { attack: attack.label(), accuracy: attacked_accuracy(&network, &set)? })
-        })
-        .collect::<Result<_>>()?;
-    Ok(ModelRow {
-        model: file_name(model),
-        trained_on: "unknown".to_owned(),
-        clean,
-        attacked,
-        backdoor: None,
-    })
+    let classifier = load_fitting(model, &sets.test, device)?;
+    let other = transfer.map(|other| load_fitting(other, &sets.test, device)).transpose()?;
+    let evaluate = &config.evaluate;
+    let attacked = attack_set(&sets.test, evaluate.attacked_images, Seed::new(config.seed).child("evaluate"));
+    let trials = Trials {
+        test: &sets.test,
+        attacked: &attacked,
+        attacks: &evaluate.attacks,
+        curve: &evaluate.curve,
+        checklist: &evaluate.checklist,
+    };
+    let name = file_name(model);
+    let source = |(other, path): (&TrainedClassifier, &Path)| {
+        // Both may have one file name, in two folders.
+        let other_name = Some(file_name(path)).filter(|other| *other != name);
+        Source::craft(&other_name.unwrap_or_else(|| path.display().to_string()), other, trials, progress)
+    };
+    let source = other.as_ref().zip(transfer).map(source).transpose()?;
+    let subject = Subject {
+        name: &name,
+        trained_on: "unknown",
+        classifier: &classifier,
+        rule: None,
+        transfer: source.as_ref(),
+        probed: true,
+    };
+    let (examined, _) = examine(&subject, trials, progress)?;
+    let robustness = robustness(std::slice::from_ref(&examined))?;
+    Ok(ModelEvaluation { model: examined.row, robustness, checks: examined.checks })
 }
 
 fn file_name(path: &Path) -> String {

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::budget::Budget;
 use super::presets::Preset;
 use crate::attack::AttackConfig;
 use crate::dataset::{Dataset, ImageSize, SourceOptions, SplitConfig};
 use crate::distill::{AbstentionConfig, DistillConfig};
 use crate::error::{Error, Result};
-use crate::evaluate::{AuditPageConfig, HeldOutConfig};
+use crate::evaluate::{AuditPageConfig, ChecklistConfig, CurveConfig, HeldOutConfig};
 use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Normalisation};
 use crate::poison::PoisonConfig;
 use crate::purify::{Knowledge, KnowledgeConfig, LabelModelConfig, NoiseConfig, PurifyConfig};
@@ -157,6 +158,10 @@ pub struct EvaluateConfig {
     pub attacks: Vec<AttackConfig>,
     /// Test images that are attacked, drawn by the seed; 0 = all.
     pub attacked_images: usize,
+    /// Accuracy of each model by the radius of an attack.
+    pub curve: CurveConfig,
+    /// Attacks on the student that are made only to check the others.
+    pub checklist: ChecklistConfig,
     /// What the frozen detector is shown beside the audited set.
     pub held_out: HeldOutConfig,
     /// Whether classifiers are trained behind no filter, a random and a perfect one.
@@ -178,6 +183,19 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Config`] names the key that is unknown or out of range; [`Error::Io`] and [`Error::Artefact`] name the file.
     pub fn resolve(preset: Preset, file: Option<&Path>, overrides: &[String]) -> Result<Self> {
+        Self::resolve_within(preset, file, None, overrides)
+    }
+
+    /// As [`resolve`](Self::resolve), with a budget of the evaluation between the file and the overrides.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_within(
+        preset: Preset,
+        file: Option<&Path>,
+        budget: Option<Budget>,
+        overrides: &[String],
+    ) -> Result<Self> {
         let mut table = toml::Table::try_from(Self::preset(preset))
             .map_err(|error| Error::config("preset", preset.name(), format!("a table ({error})")))?;
         if let Some(path) = file {
@@ -186,6 +204,9 @@ impl RunConfig {
                 Error::artefact(path, error.to_string().trim().replace('\n', " "), "a TOML config")
             })?;
             merge(&mut table, over, "")?;
+        }
+        if let Some(budget) = budget {
+            merge(&mut table, budget.table()?, "")?;
         }
         for text in overrides {
             let (key, value) = text
@@ -265,6 +286,8 @@ impl RunConfig {
         for (index, attack) in self.evaluate.attacks.iter().enumerate() {
             attack.check(&format!("evaluate.attacks[{index}]"))?;
         }
+        self.evaluate.curve.check("evaluate.curve")?;
+        self.evaluate.checklist.check("evaluate.checklist")?;
         self.evaluate.held_out.check("evaluate.held_out")?;
         let split = &self.data.split;
         for (key, share) in

@@ -12,15 +12,15 @@ use crate::dataset::Dataset;
 use crate::distill::NullRule;
 use crate::error::{Error, Result};
 use crate::evaluate::results::{
-    AttackedRate, ClassifierCurve, ClassifierEpoch, DatasetSummary, Evaluation, HeldOutDetection, ModelRow,
-    PatchSummary, PoisonSummary, Rate,
+    ClassifierCurve, ClassifierEpoch, DatasetSummary, Evaluation, HeldOutDetection, ModelRow, PatchSummary,
+    PoisonSummary, Rate,
 };
 use crate::evaluate::{
-    AttackedSet, Mapped, Truth, abstention, accuracy, attack_set, attacked_accuracy, backdoor_success,
-    class_rows, detection, held_out, localisation, random_overlap, restoration, self_checks, statements,
-    suspicion_points, triptychs, verdict_counts,
+    AttackedSet, Examined, Mapped, Subject, Trials, Truth, abstention, accuracy, attack_set,
+    backdoor_success, class_rows, detection, examine, held_out, localisation, random_overlap, restoration,
+    robustness, statements, suspicion_points, triptychs, verdict_counts,
 };
-use crate::network::TrainedClassifier;
+use crate::network::{Tempered, TrainedClassifier};
 use crate::poison::{Copies, passing};
 use crate::purify::{ScoreKind, Scorer};
 use crate::train::Epoch;
@@ -78,50 +78,52 @@ impl Run<'_> {
             ("student", for_student.as_str(), &student.value.network, &student.value.epochs),
         ]);
         let backdoor = self.backdoor(sets, poison)?;
-        let (mut models, mut curves, mut on_student, mut on_undefended) =
-            (Vec::new(), Vec::new(), Vec::new(), None);
-        for (model, trained_on, network, epochs) in entries {
-            progress.task(&format!("accuracy of {model}"), "images");
-            let clean = accuracy(network, &sets.test, progress)?;
-            let mut attacked = Vec::new();
-            for attack in &config.attacks {
-                progress.task(&format!("{} on {model}", attack.label()), "images");
-                let set = AttackedSet::craft(network, attack, &attacked_test, progress)?;
-                attacked.push(AttackedRate {
-                    attack: attack.label(),
-                    accuracy: attacked_accuracy(network, &set)?,
-                });
-                match model {
-                    "student" => on_student.push((attack.label(), set)),
-                    "undefended"
-                        if on_undefended.is_none()
-                            || is_poison_attack(attack, &self.config.poison.plan.attack) =>
-                    {
-                        on_undefended = Some(set);
-                    }
-                    _ => {}
-                }
+        let trials = Trials {
+            test: &sets.test,
+            attacked: &attacked_test,
+            attacks: &config.attacks,
+            curve: &config.curve,
+            checklist: &config.checklist,
+        };
+        let (mut examined, mut curves, mut on_undefended) = (Vec::<Examined>::new(), Vec::new(), None);
+        for (name, trained_on, classifier, epochs) in entries {
+            let deployed = name == "student";
+            let subject = Subject {
+                name,
+                trained_on,
+                classifier,
+                rule: deployed.then_some(&null_rule.value),
+                transfer: on_undefended.as_ref().filter(|_| deployed),
+                probed: deployed,
+            };
+            let (mut model, attacked) = examine(&subject, trials, progress)?;
+            model.row.backdoor = backdoor(classifier)?;
+            examined.push(model);
+            if name == "undefended" {
+                on_undefended = Some(attacked);
             }
-            models.push(ModelRow {
-                model: model.to_owned(),
-                trained_on: trained_on.to_owned(),
-                clean,
-                attacked,
-                backdoor: backdoor(network)?,
-            });
             curves.push(ClassifierCurve {
-                model: model.to_owned(),
+                model: name.to_owned(),
                 epochs: epochs.iter().enumerate().map(curve_epoch).collect(),
             });
         }
-        let on_undefended = match on_undefended {
+        let models: Vec<ModelRow> = examined.iter().map(|model| model.row.clone()).collect();
+        let on_student = examined.last().map_or(&[][..], |student| &student.attempts);
+        let attacked_labels: Vec<u32> = attacked_test.samples().iter().map(|sample| sample.label).collect();
+        let poison_attack = self.config.poison.plan.attack;
+        let found = on_undefended.as_ref().and_then(|attacked| {
+            attacked
+                .find(|attack| is_poison_attack(attack, &poison_attack))
+                .or_else(|| attacked.find(|_| true))
+        });
+        let crafted;
+        let on_undefended = match found {
             Some(set) => set,
-            None => AttackedSet::craft(
-                &undefended.value.network,
-                &AttackConfig::default(),
-                &attacked_test,
-                progress,
-            )?,
+            None => {
+                let model = Tempered(&undefended.value.network);
+                crafted = AttackedSet::craft(&model, &AttackConfig::default(), &attacked_test, progress)?;
+                &crafted
+            }
         };
         let decisive = self.config.purify.score;
         let mut results = Evaluation {
@@ -150,7 +152,7 @@ impl Run<'_> {
                 &dae.value.epochs,
                 &sets.test,
                 &attacked_test,
-                &on_undefended,
+                on_undefended,
                 progress,
             )?,
             controls: self.control_rows(finished, &models, &backdoor)?,
@@ -158,7 +160,7 @@ impl Run<'_> {
                 &student.value.network,
                 &null_rule.value,
                 &sets.test,
-                &on_student,
+                (&attacked_labels, on_student),
                 progress,
             )?,
             classifier_curves: curves,
@@ -173,7 +175,8 @@ impl Run<'_> {
                 &truth,
                 config.examples,
             )?,
-            checks: self_checks(&student.value.network, &models, &config.attacks, &attacked_test, progress)?,
+            robustness: robustness(&examined)?,
+            checks: examined.iter().flat_map(|model| model.checks.clone()).collect(),
             models,
             statements: Vec::new(),
         };

@@ -17,6 +17,7 @@
 //! ```
 
 mod audit;
+mod budget;
 mod commands;
 mod config;
 mod controls;
@@ -33,7 +34,10 @@ mod run;
 mod sets;
 mod stages;
 
-pub use commands::{PoisonedCopy, Prediction, Student, evaluate_model, poison_copy, train_model};
+pub use budget::Budget;
+pub use commands::{
+    ModelEvaluation, PoisonedCopy, Prediction, Student, evaluate_model, poison_copy, train_model,
+};
 pub(crate) use config::parse_value;
 pub use config::{
     ClassifierSection, DaeSection, DataConfig, EvaluateConfig, NetworkConfig, PoisonSection, RunConfig,

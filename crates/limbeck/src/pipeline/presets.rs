@@ -6,7 +6,7 @@ use super::config::{
 use crate::attack::{AttackConfig, AttackKind};
 use crate::dataset::{ImageSize, SourceOptions, SplitConfig};
 use crate::distill::{AbstentionConfig, DistillConfig, Method};
-use crate::evaluate::{AuditPageConfig, HeldOutConfig};
+use crate::evaluate::{AuditPageConfig, ChecklistConfig, CurveConfig, HeldOutConfig};
 use crate::network::{Architecture, AutoencoderKind};
 use crate::poison::PoisonConfig;
 use crate::purify::{
@@ -73,7 +73,7 @@ fn attacks() -> Vec<AttackConfig> {
 }
 
 /// 8/255, the usual radius of Madry 2018, rounded to four digits.
-const EPS_8: f64 = 0.0314;
+pub(super) const EPS_8: f64 = 0.0314;
 
 /// Adam: its step does not shrink with the gradient when the temperature rises.
 fn classifier_training(
@@ -175,6 +175,8 @@ fn gtsrb() -> RunConfig {
         evaluate: EvaluateConfig {
             attacks: attacks(),
             attacked_images: 2000,
+            curve: CurveConfig::default(),
+            checklist: ChecklistConfig::default(),
             held_out: HeldOutConfig::default(),
             controls: true,
             ablation: false,
@@ -237,6 +239,9 @@ fn sample() -> RunConfig {
     config.dae.train = dae_training(20, 16, 0.004);
     config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
     config.evaluate.attacked_images = 256;
+    config.evaluate.curve.images = 64;
+    config.evaluate.checklist =
+        ChecklistConfig { images: 64, restarts: 3, queries: 100, ..ChecklistConfig::default() };
     config.evaluate.held_out.images = 256;
     config
 }

@@ -9,7 +9,8 @@ use super::axis::Axis;
 use super::filters::{fixed, number};
 use super::panel::{Mark, Panel, Shape};
 use crate::evaluate::results::{
-    AbstentionSummary, ClassifierCurve, DaeEpoch, Evaluation, ScoreDetection, SuspicionPoint,
+    AbstentionSummary, Calibration, ClassifierCurve, DaeEpoch, EpsCurve, Evaluation, ScoreDetection,
+    SuspicionPoint,
 };
 
 /// More points than this are thinned out.
@@ -20,6 +21,9 @@ const STYLES: usize = 6;
 
 /// Share of false positives where the close-up of the ROC curve ends.
 const ROC_CLOSE_UP: f64 = 0.1;
+
+/// Radius where the close-up of a curve over eps ends: 16 grey levels, twice the usual radius.
+const EPS_CLOSE_UP: f64 = 16.0 / 255.0 + 1e-4;
 
 /// Name of the paper's own score in the table of scores.
 const PAPER_SCORE: &str = "mse";
@@ -32,6 +36,8 @@ pub(super) struct Figures {
     paper_suspicion: Option<Figure>,
     roc: Option<Figure>,
     dae: Option<Figure>,
+    eps_curve: Option<Figure>,
+    reliability: Option<Figure>,
     risk_coverage: Option<Figure>,
     learning: Option<Figure>,
 }
@@ -77,6 +83,8 @@ impl Figures {
             }),
             roc: roc(&run.detection),
             dae: dae(&run.dae.epochs),
+            eps_curve: eps_curve(&run.robustness.curves),
+            reliability: reliability(&run.robustness.calibration),
             risk_coverage: risk_coverage(&run.abstention),
             learning: learning(&run.classifier_curves),
         };
@@ -86,8 +94,10 @@ impl Figures {
 
     /// Numbers what is there in the order of the page.
     fn number(&mut self) {
-        let Self { suspicion, paper_suspicion, roc, dae, risk_coverage, learning } = self;
-        let present = [suspicion, paper_suspicion, roc, dae, risk_coverage, learning].into_iter().flatten();
+        let Self { suspicion, paper_suspicion, roc, dae, eps_curve, reliability, risk_coverage, learning } =
+            self;
+        let figures = [suspicion, paper_suspicion, roc, dae, eps_curve, reliability, risk_coverage, learning];
+        let present = figures.into_iter().flatten();
         present.zip(1..).for_each(|(figure, number)| figure.number = number);
     }
 }
@@ -245,6 +255,66 @@ fn dae(epochs: &[DaeEpoch]) -> Option<Figure> {
     Some(Figure::new(panels, key))
 }
 
+/// Accuracy of each model by the radius of an attack: the small radii, and all of them.
+fn eps_curve(curves: &[EpsCurve]) -> Option<Figure> {
+    let curves: Vec<_> = curves.iter().filter(|curve| !curve.points.is_empty()).collect();
+    let largest = curves.iter().flat_map(|curve| &curve.points).map(|point| point.eps).fold(0.0, f64::max);
+    if curves.is_empty() {
+        return None;
+    }
+    let points = |curve: &EpsCurve| -> Vec<[f64; 2]> {
+        let share = |rate: crate::evaluate::results::Rate| 100.0 * rate.share().unwrap_or(f64::NAN);
+        curve.points.iter().map(|point| [point.eps, share(point.accuracy)]).collect()
+    };
+    let panel = |to: f64| Panel {
+        description: format!("Accuracy of {} models by eps up to {}", curves.len(), number(to)),
+        x: Axis::fixed("eps (L-infinity, pixel units)", 0.0, to),
+        y: Axis::fixed("Accuracy (%)", 0.0, 100.0),
+        marks: curves
+            .iter()
+            .enumerate()
+            .map(|(i, curve)| Mark::new(style(i), Shape::Line, clipped(&points(curve), to)))
+            .collect(),
+    };
+    let mut panels = Vec::new();
+    if largest > EPS_CLOSE_UP {
+        panels.push(("Close-up: at most 16 of 255 grey levels".to_owned(), panel(EPS_CLOSE_UP)));
+    }
+    panels.push(("All radii".to_owned(), panel(if largest > 0.0 { largest } else { 1.0 })));
+    let key = curves
+        .iter()
+        .enumerate()
+        .map(|(i, curve)| KeyEntry::new("line", style(i), format!("{} ({})", curve.model, curve.attack)))
+        .collect();
+    Some(Figure::new(panels, key))
+}
+
+/// Accuracy of each model by its mean confidence in each bin.
+fn reliability(models: &[Calibration]) -> Option<Figure> {
+    let models: Vec<_> = models.iter().filter(|model| !model.bins.is_empty()).collect();
+    let points = |model: &Calibration| -> Vec<[f64; 2]> {
+        let bins = model.bins.iter().filter_map(|bin| Some([bin.confidence, bin.accuracy.share()?]));
+        bins.collect()
+    };
+    let mut marks = vec![Mark::new("chance", Shape::Line, vec![[0.0, 0.0], [1.0, 1.0]])];
+    let lines = models.iter().enumerate().map(|(i, model)| Mark::new(style(i), Shape::Line, points(model)));
+    marks.extend(lines);
+    let panel = Panel {
+        description: format!("Accuracy of {} models by confidence", models.len()),
+        x: Axis::fixed("Mean confidence of the bin", 0.0, 1.0),
+        y: Axis::fixed("Accuracy in the bin", 0.0, 1.0),
+        marks,
+    };
+    let label = |model: &Calibration| match model.error {
+        Some(error) => format!("{} (ECE {})", model.model, fixed(error, 3)),
+        None => model.model.clone(),
+    };
+    let mut key: Vec<_> =
+        models.iter().enumerate().map(|(i, model)| KeyEntry::new("line", style(i), label(model))).collect();
+    key.push(KeyEntry::new("line", "chance", "as often right as it says"));
+    (!models.is_empty()).then(|| Figure::new(vec![("Reliability".to_owned(), panel)], key))
+}
+
 /// Error among the answered by coverage, and where the chosen threshold lies.
 fn risk_coverage(abstention: &AbstentionSummary) -> Option<Figure> {
     if abstention.risk_coverage.is_empty() {
@@ -343,6 +413,27 @@ mod tests {
         assert!(
             figure.panels[1].svg.contains("triangles poison") && figure.panels[1].svg.contains("dots clean")
         );
+    }
+
+    #[test]
+    fn a_curve_over_eps_has_a_close_up_of_the_radii_that_people_hardly_see() {
+        let curves = sample::evaluation().robustness.curves;
+        let figure = eps_curve(&curves).expect("the sample has curves");
+        assert_eq!((figure.panels.len(), figure.key.len()), (2, curves.len()));
+        let mut small = curves[..1].to_vec();
+        small[0].points.retain(|point| point.eps < 0.05);
+        assert_eq!(eps_curve(&small).map(|figure| figure.panels.len()), Some(1));
+        small[0].points.clear();
+        assert!(eps_curve(&small).is_none());
+    }
+
+    #[test]
+    fn a_model_without_bins_is_left_out_of_the_reliability_diagram() {
+        let mut models = sample::evaluation().robustness.calibration;
+        models[0].bins.clear();
+        let figure = reliability(&models).expect("the others have bins");
+        assert_eq!(figure.key.len(), models.len(), "one model less, and the diagonal");
+        assert!(reliability(&[]).is_none());
     }
 
     #[test]

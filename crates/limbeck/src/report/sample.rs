@@ -37,13 +37,10 @@ pub(crate) fn evaluation() -> Evaluation {
         held_out: Some(held_out()),
         dae: dae(),
         models: models(),
+        robustness: robustness(),
         controls: controls(),
         abstention: abstention(),
-        classifier_curves: ["clean-trained", "undefended", "teacher", "student"]
-            .into_iter()
-            .zip(0..)
-            .map(curve)
-            .collect(),
+        classifier_curves: MODELS.into_iter().zip(0..).map(curve).collect(),
         suspicion_points: points,
         suspicion_threshold: THRESHOLD,
         suspicion_score: "detection head".to_owned(),
@@ -256,6 +253,76 @@ fn models() -> Vec<ModelRow> {
         row("teacher", "the purified set, hard labels at T = 20", [11_350, 6_890, 3_990, 300]),
         row("student", "the purified set, the teacher's soft labels", [11_377, 7_404, 4_612, 518]),
     ]
+}
+
+const MODELS: [&str; 4] = ["clean-trained", "undefended", "teacher", "student"];
+
+fn robustness() -> Robustness {
+    let offsets = || MODELS.into_iter().zip(0u64..);
+    Robustness {
+        masking_suspected: true,
+        worst_cases: offsets().map(worst_case).collect(),
+        curves: offsets().map(eps_curve).collect(),
+        comparisons: MODELS[..3]
+            .iter()
+            .flat_map(|other| {
+                [("clean", 0.4), ("worst case, L-infinity eps 0.03", 1e-9)].map(|row| comparison(other, row))
+            })
+            .collect(),
+        calibration: offsets().map(reliability).collect(),
+    }
+}
+
+fn worst_case((model, offset): (&str, u64)) -> WorstCase {
+    let attack =
+        |attack: &str, right| AttackedRate { attack: attack.to_owned(), accuracy: rate(right, 1_000) };
+    WorstCase {
+        model: model.to_owned(),
+        norm: crate::attack::Norm::Linf,
+        eps: 0.03,
+        accuracy: rate(8 * offset, 1_000),
+        with_null: (model == "student")
+            .then(|| WorstCaseWithNull { as_error: rate(9, 1_000), as_no_error: rate(260, 1_000) }),
+        attacks: vec![attack("fgsm eps 0.03", 90 + offset), attack("i-fgsm eps 0.03", 20 + 8 * offset)],
+    }
+}
+
+fn eps_curve((model, offset): (&str, u64)) -> EpsCurve {
+    let point = |eps: f64| {
+        let right = (940.0 * (-eps * (90.0 - 5.0 * offset as f64)).exp()) as u64;
+        EpsPoint { eps, accuracy: rate(right, 1_000) }
+    };
+    let radii = [0.0, 0.0039, 0.0078, 0.0157, 0.0314, 0.0627, 0.1255, 0.25, 0.5, 1.0];
+    EpsCurve {
+        model: model.to_owned(),
+        attack: "pgd, 10 steps".to_owned(),
+        points: radii.map(point).to_vec(),
+    }
+}
+
+fn comparison(other: &str, (inputs, p_value): (&str, f64)) -> Comparison {
+    Comparison {
+        inputs: inputs.to_owned(),
+        first: "student".to_owned(),
+        second: other.to_owned(),
+        images: 1_000,
+        only_first: 31,
+        only_second: 27,
+        p_value,
+    }
+}
+
+fn reliability((model, offset): (&str, u64)) -> Calibration {
+    let bin = |i: u64| {
+        let [from, to] = [i, i + 1].map(|edge| edge as f64 / 15.0);
+        let right = (40.0 * (from + to) / 2.0) as u64 + offset;
+        ReliabilityBin { from, to, confidence: (from + to) / 2.0, accuracy: rate(right, 50) }
+    };
+    Calibration {
+        model: model.to_owned(),
+        error: Some(0.03 + 0.01 * offset as f64),
+        bins: (3..15).map(bin).collect(),
+    }
 }
 
 fn controls() -> Vec<ControlRow> {

@@ -3,9 +3,12 @@
 use serde::Serialize;
 
 use super::filters::{count, share, tally};
+use crate::attack::ThreatModel;
 use crate::evaluate::results::{
-    AbstentionRow, ClassRow, Evaluation, ModelRow, Rate, ScoreDetection, defence_effectiveness,
+    AbstentionRow, AttackedRate, ClassRow, Evaluation, ModelRow, Rate, ScoreDetection, WorstCase,
+    defence_effectiveness,
 };
+use crate::evaluate::threat_label;
 
 /// Above this share of its clean images flagged, a class is marked.
 const MARKED_ABOVE: f64 = 0.05;
@@ -41,6 +44,10 @@ pub(super) struct Summary<'a> {
     effectiveness: Vec<f64>,
     /// Names of the marked classes.
     marked: Vec<&'a str>,
+    /// Worst cases, each with its threat model in words and the attack that alone does most harm.
+    worst_cases: Vec<Worst<'a>>,
+    /// Whether one of them is of a model that can answer null.
+    worst_case_with_null: bool,
     abstention: Vec<Abstention<'a>>,
     /// Whether the set is GTSRB, whose authors are then cited.
     is_gtsrb: bool,
@@ -51,6 +58,14 @@ pub(super) struct Summary<'a> {
 struct Model<'a> {
     row: &'a ModelRow,
     attacked: Vec<Option<Rate>>,
+}
+
+/// A worst case with what is derived from it.
+#[derive(Serialize)]
+struct Worst<'a> {
+    row: &'a WorstCase,
+    threat: String,
+    strongest: Option<&'a AttackedRate>,
 }
 
 /// A class with its name.
@@ -104,6 +119,8 @@ impl<'a> Summary<'a> {
             attacks,
             marked: classes.iter().filter(|class| class.marked).map(|class| class.name).collect(),
             classes,
+            worst_cases: run.robustness.worst_cases.iter().map(Worst::of).collect(),
+            worst_case_with_null: run.robustness.worst_cases.iter().any(|case| case.with_null.is_some()),
             abstention,
             is_gtsrb: run.dataset.name.to_ascii_lowercase().contains("gtsrb"),
         };
@@ -147,14 +164,11 @@ impl<'a> Summary<'a> {
         if let Some(undefended) = self.undefended {
             clause.push_str(&format!(" (undefended model: {})", share(undefended.clean)));
         }
-        let worst = student
-            .attacked
-            .iter()
-            .filter_map(|row| Some((row.accuracy.share()?, row)))
-            .min_by(|(a, _), (b, _)| a.total_cmp(b));
-        if let Some((_, row)) = worst {
-            let (accuracy, attack) = (share(row.accuracy), unbroken(&row.attack));
-            clause.push_str(&format!(" and {accuracy} under its worst measured attack ({attack})"));
+        let share_of = |worst: &&Worst<'_>| worst.row.accuracy.share().unwrap_or(f64::INFINITY);
+        let own = self.worst_cases.iter().filter(|worst| worst.row.model == STUDENT);
+        if let Some(worst) = own.min_by(|a, b| share_of(a).total_cmp(&share_of(b))) {
+            let (accuracy, threat) = (share(worst.row.accuracy), unbroken(&worst.threat));
+            clause.push_str(&format!(" and {accuracy} in the worst case over all attacks ({threat})"));
         }
         Some(clause)
     }
@@ -180,6 +194,17 @@ impl<'a> Model<'a> {
         let accuracy =
             |name: &&str| row.attacked.iter().find(|row| row.attack == **name).map(|row| row.accuracy);
         Self { row, attacked: attacks.iter().map(accuracy).collect() }
+    }
+}
+
+impl<'a> Worst<'a> {
+    fn of(row: &'a WorstCase) -> Self {
+        let share = |attack: &&AttackedRate| attack.accuracy.share().unwrap_or(f64::INFINITY);
+        Self {
+            row,
+            threat: threat_label(ThreatModel { norm: row.norm, eps: row.eps }),
+            strongest: row.attacks.iter().min_by(|a, b| share(a).total_cmp(&share(b))),
+        }
     }
 }
 
@@ -228,10 +253,11 @@ mod tests {
     }
 
     #[test]
-    fn the_headline_names_the_worst_attack() {
+    fn the_headline_ends_with_the_student_s_worst_case() {
         let run = sample::evaluation();
         let headline = Summary::of(&run).headline;
-        let expected = "4.1\u{202f}% under its worst measured attack (i\u{2011}fgsm\u{a0}eps\u{a0}0.03).";
+        let expected =
+            "2.4\u{202f}% in the worst case over all attacks (L\u{2011}infinity\u{a0}eps\u{a0}0.03).";
         assert!(headline.ends_with(expected), "{headline}");
     }
 
@@ -265,6 +291,17 @@ mod tests {
         assert_eq!(summary.attacks, ["fgsm eps 0.01", "i-fgsm eps 0.03", "i-fgsm eps 0.01"]);
         assert_eq!(summary.models[0].attacked[2], None);
         assert_eq!(summary.models[1].attacked[2], Some(run.models[1].attacked[1].accuracy));
+    }
+
+    #[test]
+    fn a_worst_case_names_the_attack_that_alone_does_most_harm() {
+        let run = sample::evaluation();
+        let summary = Summary::of(&run);
+        let student = summary.worst_cases.iter().find(|worst| worst.row.model == "student").expect("a row");
+        assert_eq!(student.threat, "L-infinity eps 0.03");
+        assert_eq!(student.strongest.map(|row| row.attack.as_str()), Some("i-fgsm eps 0.03"));
+        let spared = WorstCase { attacks: Vec::new(), ..run.robustness.worst_cases[0].clone() };
+        assert!(Worst::of(&spared).strongest.is_none());
     }
 
     #[test]

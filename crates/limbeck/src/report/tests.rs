@@ -33,6 +33,7 @@ fn empty(run: &mut Evaluation) {
     run.by_class.clear();
     run.dae.epochs.clear();
     run.models.clear();
+    run.robustness = Robustness::default();
     run.controls.clear();
     run.abstention.outcomes.clear();
     run.abstention.risk_coverage.clear();
@@ -58,6 +59,16 @@ fn many_classes(run: &mut Evaluation) {
 
 fn no_trials(run: &mut Evaluation) {
     run.models.iter_mut().for_each(|row| row.clean = Rate::default());
+    for row in &mut run.robustness.worst_cases {
+        row.accuracy = Rate::default();
+        row.attacks.iter_mut().for_each(|attack| attack.accuracy = Rate::default());
+    }
+    run.robustness
+        .curves
+        .iter_mut()
+        .flat_map(|curve| &mut curve.points)
+        .for_each(|point| point.accuracy = Rate::default());
+    run.robustness.calibration.iter_mut().for_each(|model| (model.error, model.bins) = (None, Vec::new()));
     run.controls.iter_mut().for_each(|row| row.clean = Rate::default());
     for row in &mut run.detection {
         (row.precision, row.recall, row.false_positives) = Default::default();
@@ -71,6 +82,9 @@ fn not_finite(run: &mut Evaluation) {
     run.suspicion_threshold = f64::NAN;
     run.dae.clean_test_error = f64::INFINITY;
     run.dae.restored_psnr = f64::INFINITY;
+    run.robustness.calibration[0].error = Some(f64::NAN);
+    run.robustness.curves[0].points[0].eps = f64::NAN;
+    run.robustness.comparisons[0].p_value = f64::NAN;
     run.abstention.aurc = f64::NAN;
     run.abstention.risk_coverage[3] = [f64::NAN, f64::NAN];
     run.detection[0].auroc = f64::NAN;
@@ -169,6 +183,28 @@ fn failures_are_named_in_words() {
     let page = page(&sample::evaluation());
     for word in [">Worked<", ">Failed<", ">Not known<", ">PASS<", ">FAIL<", ">NOT RUN<"] {
         assert!(page.contains(word), "{word} missing");
+    }
+}
+
+#[test]
+fn a_failed_check_is_stamped_on_the_first_screen_and_none_is_not() {
+    let mut run = sample::evaluation();
+    let stamped = page(&run);
+    let (stamp, main) = (stamped.find("class=\"stamp\""), stamped.find("<main>"));
+    assert!(stamp.is_some() && stamp < main, "{stamp:?} and {main:?}");
+    run.robustness.masking_suspected = false;
+    assert!(!page(&run).contains("class=\"stamp\""));
+}
+
+#[test]
+fn the_worst_case_is_shown_with_null_counted_both_ways() {
+    let page = page(&sample::evaluation());
+    let row =
+        page.split("<section id=\"robustness\">").nth(1).and_then(|section| section.split("student").nth(1));
+    let row = row.and_then(|row| row.split("</tr>").next()).expect("the student's row");
+    // 24, 9 and 260 of 1,000 in the sample.
+    for share in ["2.4\u{202f}%", "0.9\u{202f}%", "26.0\u{202f}%"] {
+        assert!(row.contains(share), "{share} is not in {row}");
     }
 }
 

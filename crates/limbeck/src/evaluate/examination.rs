@@ -1,0 +1,321 @@
+//! One model under everything that an evaluation has: clean images, each attack, transferred attacks, radii, checks.
+//!
+//! A run examines each of its models, and `limbeck evaluate` a model of its own, by the same functions.
+
+use super::calibration::calibration;
+use super::checklist::{
+    Checked, ChecklistConfig, checks_of_attempts, checks_of_sweep, needs_more_classes, probes,
+};
+use super::eps_curve::{CurveConfig, sweep};
+use super::mcnemar::compare;
+use super::results::{
+    AttackedRate, Calibration, Check, Comparison, EpsCurve, ModelRow, Outcome, Rate, Robustness, WorstCase,
+};
+use super::robustness::{AttackedSet, Reading, answers_under, read, right_under};
+use super::worst_case::{Attempt, Outcomes, right_in_worst_case, threat_label, threats, worst_case};
+use crate::attack::{AttackConfig, ThreatModel};
+use crate::dataset::Dataset;
+use crate::distill::{NullRule, answer_set};
+use crate::error::Result;
+use crate::network::{Tempered, TrainedClassifier};
+use crate::progress::Progress;
+
+/// What every model of an evaluation is put to.
+#[derive(Clone, Copy)]
+pub struct Trials<'a> {
+    /// Images for clean accuracy and calibration.
+    pub test: &'a Dataset,
+    /// Images that are attacked.
+    pub attacked: &'a Dataset,
+    /// Attacks, each crafted on the very model that it counts for.
+    pub attacks: &'a [AttackConfig],
+    /// Radii of the curve.
+    pub curve: &'a CurveConfig,
+    /// Attacks for checks of the deployed model.
+    pub checklist: &'a ChecklistConfig,
+}
+
+/// Images attacked on one model, to be shown to it and to another.
+pub struct Source {
+    name: String,
+    sets: Vec<(AttackConfig, AttackedSet)>,
+}
+
+impl Source {
+    /// Attacks the images on `classifier`; attacks that it has too few classes for are left out.
+    pub fn craft(
+        name: &str,
+        classifier: &TrainedClassifier,
+        trials: Trials<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let classes = classifier.spec().classes.len();
+        let possible = trials.attacks.iter().filter(|attack| attack.kind.least_classes() <= classes);
+        let sets = possible
+            .map(|attack| {
+                progress.task(&format!("{} on {name}", attack.label()), "images");
+                let set = AttackedSet::craft(&Tempered(classifier), attack, trials.attacked, progress)?;
+                Ok((*attack, set))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { name: name.to_owned(), sets })
+    }
+
+    /// The images as an attack that `is_meant` left them.
+    pub fn find(&self, is_meant: impl Fn(&AttackConfig) -> bool) -> Option<&AttackedSet> {
+        self.sets.iter().find(|(attack, _)| is_meant(attack)).map(|(_, set)| set)
+    }
+}
+
+/// A model to be examined.
+pub struct Subject<'a> {
+    /// Its name in reports.
+    pub name: &'a str,
+    /// One sentence: what it was trained on.
+    pub trained_on: &'a str,
+    /// The model.
+    pub classifier: &'a TrainedClassifier,
+    /// When it answers null, if it can.
+    pub rule: Option<&'a NullRule>,
+    /// Another model whose attacked images it is shown too.
+    pub transfer: Option<&'a Source>,
+    /// Whether attacks are made for checks alone.
+    pub probed: bool,
+}
+
+/// What came of it.
+pub struct Examined {
+    /// Accuracy, clean and under each attack on the model itself.
+    pub row: ModelRow,
+    /// Every attack on the attacked images, transferred ones among them.
+    pub attempts: Vec<Attempt>,
+    /// Signs that these figures are not what they seem.
+    pub checks: Vec<Check>,
+    clean_test: Reading,
+    clean_attacked: Outcomes,
+    threats: Vec<ThreatModel>,
+    worst_cases: Vec<WorstCase>,
+    curve: Option<EpsCurve>,
+    calibration: Calibration,
+}
+
+/// Examines a model; what was attacked on it comes beside, for others.
+pub fn examine(
+    subject: &Subject<'_>,
+    trials: Trials<'_>,
+    progress: &dyn Progress,
+) -> Result<(Examined, Source)> {
+    let Subject { name, classifier, rule, .. } = *subject;
+    let with_rule = rule.map(|rule| (classifier, rule));
+    progress.task(&format!("accuracy of {name}"), "images");
+    let clean_test = read(classifier, trials.test, progress)?;
+    let answers = |(student, rule)| answer_set(student, rule, trials.attacked, progress);
+    let clean_attacked = Outcomes {
+        right: read(classifier, trials.attacked, progress)?.right,
+        answers: with_rule.map(answers).transpose()?,
+    };
+    let own = Source::craft(name, classifier, trials, progress)?;
+    let mut attempts = Vec::new();
+    for source in [Some(&own), subject.transfer].into_iter().flatten() {
+        for (attack, set) in &source.sets {
+            let answers = |with_rule| answers_under(with_rule, set, progress);
+            attempts.push(Attempt {
+                attack: *attack,
+                crafted_on: (source.name != name).then(|| source.name.clone()),
+                outcomes: Outcomes {
+                    right: right_under(classifier, set)?,
+                    answers: with_rule.map(answers).transpose()?,
+                },
+            });
+        }
+    }
+    let attacked = Tempered(classifier);
+    let sweep = sweep((name, &attacked), trials.attacked, trials.curve, progress)?;
+    let mut checks = checks_of_attempts(name, &attempts);
+    checks.extend(sweep.iter().flat_map(|sweep| checks_of_sweep(name, sweep)));
+    if subject.probed {
+        let checked = Checked { name, model: classifier, attacked: &attacked };
+        checks.extend(probes(checked, trials.attacked, trials.checklist, progress)?);
+    }
+    let classes = classifier.spec().classes.len();
+    let impossible = trials.attacks.iter().filter(|attack| attack.kind.least_classes() > classes);
+    checks.extend(impossible.map(|attack| needs_more_classes(name, attack, classes)));
+    let labels: Vec<u32> = trials.attacked.samples().iter().map(|sample| sample.label).collect();
+    let threats = threats(attempts.iter().map(|attempt| &attempt.attack));
+    let examined = Examined {
+        row: ModelRow {
+            model: name.to_owned(),
+            trained_on: subject.trained_on.to_owned(),
+            clean: Rate::of(clean_test.right.iter().copied()),
+            attacked: attempts
+                .iter()
+                .filter(|attempt| attempt.crafted_on.is_none())
+                .map(|attempt| AttackedRate {
+                    attack: attempt.label(),
+                    accuracy: Rate::of(attempt.outcomes.right.iter().copied()),
+                })
+                .collect(),
+            backdoor: None,
+        },
+        worst_cases: threats
+            .iter()
+            .map(|threat| worst_case(name, *threat, &labels, &clean_attacked, &attempts))
+            .collect(),
+        curve: sweep.map(|sweep| sweep.curve(name)),
+        calibration: calibration(name, &clean_test.confidence, &clean_test.right)?,
+        attempts,
+        checks,
+        clean_test,
+        clean_attacked,
+        threats,
+    };
+    Ok((examined, own))
+}
+
+/// The figures of all models together; the last is the deployed one, which each other is held against.
+///
+/// # Errors
+/// Refuses models that were shown different images.
+pub fn robustness(examined: &[Examined]) -> Result<Robustness> {
+    let failed = |model: &Examined| model.checks.iter().any(|check| check.outcome == Outcome::Fail);
+    let mut worst_cases: Vec<WorstCase> = Vec::new();
+    for threat in shared_threats(examined) {
+        let of_threat = |model: &Examined| {
+            model.threats.iter().position(|own| *own == threat).map(|at| model.worst_cases[at].clone())
+        };
+        worst_cases.extend(examined.iter().filter_map(of_threat));
+    }
+    Ok(Robustness {
+        masking_suspected: examined.iter().any(failed),
+        worst_cases,
+        curves: examined.iter().filter_map(|model| model.curve.clone()).collect(),
+        comparisons: comparisons(examined)?,
+        calibration: examined.iter().map(|model| model.calibration.clone()).collect(),
+    })
+}
+
+fn shared_threats(examined: &[Examined]) -> Vec<ThreatModel> {
+    threats(examined.iter().flat_map(|model| &model.attempts).map(|attempt| &attempt.attack))
+}
+
+fn comparisons(examined: &[Examined]) -> Result<Vec<Comparison>> {
+    let Some((deployed, others)) = examined.split_last() else { return Ok(Vec::new()) };
+    let pairs = |inputs: &str, right: &dyn Fn(&Examined) -> Vec<bool>| -> Result<Vec<Comparison>> {
+        let ours = right(deployed);
+        let against = |other: &Examined| {
+            compare(inputs, (&deployed.row.model, &ours), (&other.row.model, &right(other)))
+        };
+        others.iter().map(against).collect()
+    };
+    let mut comparisons = pairs("clean", &|model| model.clean_test.right.clone())?;
+    for threat in shared_threats(examined) {
+        let inputs = format!("worst case, {}", threat_label(threat));
+        let right = |model: &Examined| right_in_worst_case(threat, &model.clean_attacked, &model.attempts);
+        comparisons.extend(pairs(&inputs, &right)?);
+    }
+    Ok(comparisons)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::attack::AttackKind;
+    use crate::network::Architecture;
+    use crate::progress::Silent;
+    use crate::rng::Seed;
+    use crate::testing::{blocks, tiny_spec};
+
+    fn classifier(classes: usize, seed: u64) -> TrainedClassifier {
+        let spec = tiny_spec(Architecture::Vgg, classes, 5.0);
+        let network = spec.init(&Device::flex(), &mut Seed::new(seed).rng("weights")).expect("the spec fits");
+        TrainedClassifier::freeze(&network, spec, &Device::flex())
+    }
+
+    const CURVE: CurveConfig = CurveConfig { eps: Vec::new(), images: 0, steps: 2 };
+
+    fn checklist() -> ChecklistConfig {
+        ChecklistConfig {
+            images: 4,
+            steps: 1,
+            restarts: 0,
+            queries: 0,
+            draws: 0,
+            ..ChecklistConfig::default()
+        }
+    }
+
+    fn subject<'a>(
+        name: &'a str,
+        classifier: &'a TrainedClassifier,
+        source: Option<&'a Source>,
+    ) -> Subject<'a> {
+        Subject { name, trained_on: "nothing", classifier, rule: None, transfer: source, probed: false }
+    }
+
+    #[test]
+    fn the_deployed_model_is_shown_what_another_was_attacked_with_and_held_against_it() {
+        let (test, attacked) = (blocks(24, 4, 1), blocks(12, 4, 2));
+        let attacks = [AttackConfig::linf(AttackKind::Fgsm, 0.05), AttackConfig::l2(AttackKind::Fgsm, 0.5)];
+        let checklist = checklist();
+        let trials = Trials {
+            test: &test,
+            attacked: &attacked,
+            attacks: &attacks,
+            curve: &CURVE,
+            checklist: &checklist,
+        };
+        let (undefended, student) = (classifier(4, 1), classifier(4, 2));
+        let (first, source) =
+            examine(&subject("undefended", &undefended, None), trials, &Silent).expect("examined");
+        let (second, _) =
+            examine(&subject("student", &student, Some(&source)), trials, &Silent).expect("examined");
+        assert!(source.find(|attack| attack.threat() == ThreatModel::l2(0.5)).is_some());
+        assert_eq!((first.attempts.len(), second.attempts.len()), (2, 4));
+        assert_eq!(second.row.attacked.len(), 2, "a model's row has the attacks on itself alone");
+        let found = robustness(&[first, second]).expect("the same images");
+        let cases: Vec<_> =
+            found.worst_cases.iter().map(|case| (case.model.as_str(), case.attacks.len())).collect();
+        assert_eq!(cases, [("undefended", 1), ("student", 2), ("undefended", 1), ("student", 2)]);
+        for case in &found.worst_cases {
+            let best = case.attacks.iter().map(|attack| attack.accuracy.successes).min();
+            assert!(Some(case.accuracy.successes) <= best, "{case:?}");
+            assert_eq!(case.accuracy.trials, 12);
+        }
+        let inputs: Vec<_> = found.comparisons.iter().map(|row| (row.inputs.as_str(), row.images)).collect();
+        let worst = [("worst case, L-infinity eps 0.05", 12), ("worst case, L2 eps 0.5", 12)];
+        assert_eq!(inputs, [("clean", 24), worst[0], worst[1]]);
+        assert_eq!(found.calibration.len(), 2);
+    }
+
+    #[test]
+    fn an_attack_that_needs_more_classes_is_named_as_not_run() {
+        let set = blocks(6, 2, 1);
+        let attacks =
+            [AttackConfig::linf(AttackKind::Fgsm, 0.05), AttackConfig::linf(AttackKind::AutoAttack, 0.05)];
+        let checklist = checklist();
+        let trials =
+            Trials { test: &set, attacked: &set, attacks: &attacks, curve: &CURVE, checklist: &checklist };
+        let (found, _) =
+            examine(&subject("model", &classifier(2, 1), None), trials, &Silent).expect("examined");
+        let row = found.checks.last().expect("a row");
+        assert_eq!(row.outcome, Outcome::NotRun);
+        assert!(row.claim.contains("auto-attack") && row.detail.contains("4 classes"), "{row:?}");
+        assert_eq!(found.row.attacked.len(), 1);
+    }
+
+    #[test]
+    fn without_images_or_attacks_every_figure_is_empty() {
+        let none = blocks(4, 4, 1).subset(&[]);
+        let checklist = checklist();
+        let trials =
+            Trials { test: &none, attacked: &none, attacks: &[], curve: &CURVE, checklist: &checklist };
+        let (found, _) =
+            examine(&subject("model", &classifier(4, 1), None), trials, &Silent).expect("examined");
+        let found = robustness(&[found]).expect("nothing to refuse");
+        assert!(found.worst_cases.is_empty() && found.comparisons.is_empty() && !found.masking_suspected);
+        assert_eq!(found.calibration[0].error, None);
+        assert_eq!(robustness(&[]).expect("nothing"), Robustness::default());
+    }
+}
