@@ -6,9 +6,14 @@
 mod abstention;
 mod config;
 mod soft_labels;
+mod temperature;
+mod uncertainty;
 
-pub(crate) use abstention::answer_set;
-pub use abstention::{AbstentionConfig, Answer, NullRule, predict};
+pub use abstention::{AbstentionConfig, Answer, NullCalibration, NullRule, predict};
+pub(crate) use abstention::{answer_set, measure_set};
 pub(crate) use config::StudentLesson;
 pub use config::{AdversarialNetworks, DistillConfig, Method, Row, TABLE};
 pub use soft_labels::SoftLabels;
+pub(crate) use temperature::AtTemperature;
+pub use temperature::calibrated_temperature;
+pub use uncertainty::{Measure, Seen, UNCERTAINTIES, Uncertainty};

@@ -15,7 +15,7 @@ use super::robustness::{AttackedSet, Reading, answers_under, read, right_under};
 use super::worst_case::{Attempt, Outcomes, right_in_worst_case, threat_label, threats, worst_case};
 use crate::attack::{AttackConfig, ThreatModel};
 use crate::dataset::Dataset;
-use crate::distill::{NullRule, answer_set};
+use crate::distill::{AtTemperature, NullRule, answer_set};
 use crate::error::Result;
 use crate::network::{Tempered, TrainedClassifier};
 use crate::progress::Progress;
@@ -96,7 +96,8 @@ pub struct Examined {
     threats: Vec<ThreatModel>,
     worst_cases: Vec<WorstCase>,
     curve: Option<EpsCurve>,
-    calibration: Calibration,
+    /// At temperature 1, and at that of the rule.
+    calibration: Vec<Calibration>,
 }
 
 /// Examines a model; what was attacked on it comes beside, for others.
@@ -142,6 +143,13 @@ pub fn examine(
     checks.extend(impossible.map(|attack| needs_more_classes(name, attack, classes)));
     let labels: Vec<u32> = trials.attacked.samples().iter().map(|sample| sample.label).collect();
     let threats = threats(attempts.iter().map(|attempt| &attempt.attack));
+    let mut calibrations = vec![calibration(name, &clean_test.confidence, &clean_test.right)?];
+    if let Some(NullRule { temperature, .. }) = rule {
+        let calibrated = AtTemperature { classifier, temperature: *temperature };
+        let Reading { right, confidence } = read(&calibrated, trials.test, progress)?;
+        let name = format!("{name}, calibrated to T = {}", crate::text::number(*temperature));
+        calibrations.push(calibration(&name, &confidence, &right)?);
+    }
     let examined = Examined {
         row: ModelRow {
             model: name.to_owned(),
@@ -162,7 +170,7 @@ pub fn examine(
             .map(|threat| worst_case(name, *threat, &labels, &clean_attacked, &attempts))
             .collect(),
         curve: sweep.map(|sweep| sweep.curve(name)),
-        calibration: calibration(name, &clean_test.confidence, &clean_test.right)?,
+        calibration: calibrations,
         attempts,
         checks,
         clean_test,
@@ -190,7 +198,7 @@ pub fn robustness(examined: &[Examined]) -> Result<Robustness> {
         worst_cases,
         curves: examined.iter().filter_map(|model| model.curve.clone()).collect(),
         comparisons: comparisons(examined)?,
-        calibration: examined.iter().map(|model| model.calibration.clone()).collect(),
+        calibration: examined.iter().flat_map(|model| model.calibration.clone()).collect(),
     })
 }
 

@@ -377,8 +377,12 @@ pub fn defence_effectiveness(undefended: &ControlRow, defended: &ControlRow) -> 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AbstentionSummary {
-    /// Name of the uncertainty, "kl to class reference".
+    /// The uncertainty in words: "KL to the class reference".
     pub uncertainty: String,
+    /// Clean images that the threshold was calibrated on.
+    pub calibration_images: u64,
+    /// Whether the share of null was promised by the conformal rule, of images that are exchangeable with these.
+    pub guaranteed: bool,
     /// Dropout passes.
     pub passes: u32,
     /// Null when the uncertainty is above this.
@@ -390,6 +394,18 @@ pub struct AbstentionSummary {
     /// Risk-coverage curve on clean test images as (coverage, error among answered), at most 200 points.
     pub risk_coverage: Vec<[f64; 2]>,
     /// Area under that curve (AURC), smaller is better.
+    pub aurc: f64,
+    /// The same of every uncertainty.
+    pub compared: Vec<UncertaintyRow>,
+}
+
+/// One uncertainty on the clean test images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UncertaintyRow {
+    /// In words.
+    pub uncertainty: String,
+    /// Area under its risk-coverage curve, smaller is better.
     pub aurc: f64,
 }
 

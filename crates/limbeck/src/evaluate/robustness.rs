@@ -4,12 +4,12 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use rand::seq::index::sample;
 
-use super::results::{AbstentionRow, AbstentionSummary, Rate};
+use super::results::{AbstentionRow, AbstentionSummary, Rate, UncertaintyRow};
 use super::risk_coverage::risk_coverage;
 use super::worst_case::Attempt;
 use crate::attack::{AttackConfig, Batches, craft};
 use crate::dataset::Dataset;
-use crate::distill::{Answer, NullRule, predict};
+use crate::distill::{Answer, NullCalibration, NullRule, UNCERTAINTIES, measure_set, predict};
 use crate::error::Result;
 use crate::network::{Model, TrainedClassifier};
 use crate::progress::Progress;
@@ -168,7 +168,8 @@ pub fn abstention(
     progress: &dyn Progress,
 ) -> Result<AbstentionSummary> {
     progress.task("dropout passes", "images");
-    let answers = crate::distill::answer_set(student, rule, test, progress)?;
+    let (answers, all): (Vec<Answer>, Vec<Vec<f64>>) =
+        measure_set(student, rule, test, progress)?.into_iter().unzip();
     let truth: Vec<u32> = test.samples().iter().map(|sample| sample.label).collect();
     let mut outcomes = vec![row("clean", &answers, &truth)];
     outcomes.extend(
@@ -181,8 +182,16 @@ pub fn abstention(
     let correct: Vec<bool> =
         answers.iter().zip(&truth).map(|(answer, label)| answer.class == *label).collect();
     let (curve, aurc) = risk_coverage(&uncertainty, &correct, CURVE_POINTS)?;
+    let compared = UNCERTAINTIES.iter().enumerate().map(|(position, (_, _, words, _))| {
+        let uncertainty: Vec<f64> = all.iter().map(|of_image| of_image[position]).collect();
+        let (_, aurc) = risk_coverage(&uncertainty, &correct, CURVE_POINTS)?;
+        Ok(UncertaintyRow { uncertainty: (*words).to_owned(), aurc })
+    });
     Ok(AbstentionSummary {
-        uncertainty: "KL to the class reference".to_owned(),
+        compared: compared.collect::<Result<_>>()?,
+        calibration_images: rule.calibration_images as u64,
+        guaranteed: rule.calibration == NullCalibration::Conformal,
+        uncertainty: rule.uncertainty.words().to_owned(),
         passes: rule.passes as u32,
         threshold: rule.threshold,
         target_null_rate: rule.target_null_rate,
