@@ -148,7 +148,8 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
         };
         assert!(case.with_null.is_none_or(ordered), "{case:?}");
     }
-    assert_eq!((robustness.curves.len(), robustness.calibration.len()), (4, 4));
+    // The student once as it is deployed and once at the temperature that its rule calibrated.
+    assert_eq!((robustness.curves.len(), robustness.calibration.len()), (4, 5));
     assert_eq!(robustness.comparisons.len(), 9, "clean and two balls, against three models");
     let failed = |check: &limbeck::evaluate::results::Check| {
         check.outcome == limbeck::evaluate::results::Outcome::Fail

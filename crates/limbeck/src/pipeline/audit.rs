@@ -109,7 +109,6 @@ impl Run<'_> {
         let (weights, curve) = (format!("{name}.safetensors"), format!("{name}-curve.json"));
         self.stage(name, &key, &[&weights, &curve], |run, checkpoints| {
             let [train, calibration] = twins(run, &section)?;
-            run.progress.task(&format!("training the autoencoder {name}"), "images");
             let (trained, epochs) = train_autoencoder(
                 section.spec(set),
                 &train,

@@ -420,6 +420,7 @@ mod tests {
         assert!(refusal("classifier.train.averaging=1").contains("classifier.train.averaging"));
         assert!(refusal("poison.plan.attack.eps=3").contains("poison.plan.attack.eps"));
         assert!(refusal("dae.kind=vae").contains("dae.kind"));
+        assert!(refusal("dae.noise.trimmed=1").contains("dae.noise.trimmed"));
         assert!(refusal("knowledge.folds=1").contains("knowledge.folds"));
         assert!(refusal("knowledge.assumed_poison=1").contains("knowledge.assumed_poison"));
         assert!(refusal("poison.plan.amplitude=0").contains("poison.plan.amplitude"));

@@ -262,6 +262,7 @@ fn authors() -> RunConfig {
             gaussian: 1.0,
             coarse: 0.0,
             gaussian_sigma: 0.12,
+            trimmed: 0.0,
             ..NoiseConfig::default()
         },
         head_weight: 0.0,

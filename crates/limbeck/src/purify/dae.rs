@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::network::{Autoencoder, AutoencoderSpec, Model, TrainedAutoencoder};
 use crate::progress::Progress;
 use crate::rng::{Rng, Seed};
+use crate::tensors::values;
 use crate::train::{Checkpoints, Epoch, INFERENCE_BATCH, Task, TrainConfig, Validation, fit};
 
 /// A set with the adversarial twin of each image, in the same order.
@@ -121,10 +122,25 @@ impl DenoisingTask<'_> {
     }
 }
 
-/// Mean of log(1 + exp(z)) − y z for log-odds z and y in {0, 1}: binary cross-entropy.
-fn binary_cross_entropy(logits: Tensor<1>, truth: Tensor<1>) -> Tensor<1> {
+/// log(1 + exp(z)) − y z for log-odds z and y in {0, 1}, `[batch]`: binary cross-entropy.
+fn binary_cross_entropies(logits: Tensor<1>, truth: Tensor<1>) -> Tensor<1> {
     let softplus = relu(logits.clone()) + logits.clone().abs().neg().exp().log1p();
-    (softplus - logits * truth).mean()
+    softplus - logits * truth
+}
+
+/// Mean of the cross-entropies that are left when the largest share of those of unperturbed inputs is taken away.
+///
+/// A set that is to be audited may hold perturbed images. Taught that they are clean, the head would learn not to see their like.
+fn trimmed_cross_entropy(logits: Tensor<1>, truth: Tensor<1>, share: f64) -> Result<Tensor<1>> {
+    let (found, perturbed) = (values(logits.clone())?, values(truth.clone())?);
+    let mut unperturbed: Vec<usize> = (0..found.len()).filter(|&index| perturbed[index] == 0.0).collect();
+    unperturbed.sort_by(|&a, &b| found[b].total_cmp(&found[a]));
+    let trimmed = (share * unperturbed.len() as f64).round() as usize;
+    let mut weights = vec![1.0_f32; found.len()];
+    unperturbed[..trimmed].iter().for_each(|&index| weights[index] = 0.0);
+    let left = (found.len() - trimmed).max(1);
+    let weights = Tensor::from_floats(&weights[..], &logits.device());
+    Ok((binary_cross_entropies(logits, truth) * weights).sum().div_scalar(left as f64))
 }
 
 impl Task<Autoencoder> for DenoisingTask<'_> {
@@ -144,7 +160,8 @@ impl Task<Autoencoder> for DenoisingTask<'_> {
         if self.head_weight == 0.0 {
             return Ok(error);
         }
-        let detection = binary_cross_entropy(found.logits, pairs.perturbed.autodiff());
+        let perturbed = pairs.perturbed.autodiff();
+        let detection = trimmed_cross_entropy(found.logits, perturbed, self.noise.trimmed)?;
         Ok(error + detection.mul_scalar(self.head_weight))
     }
 
@@ -163,7 +180,7 @@ impl Task<Autoencoder> for DenoisingTask<'_> {
                 let found = network.forward(input);
                 let error = scalar(mean_squared_error(found.reconstructions.clamp(0.0, 1.0), clean.clone()));
                 let truth = found.logits.full_like(perturbed);
-                let detection = scalar(binary_cross_entropy(found.logits, truth));
+                let detection = scalar(binary_cross_entropies(found.logits, truth).mean());
                 loss += (error + self.head_weight * detection) / 2.0;
                 clean_error += (1.0 - perturbed) * error;
             }
@@ -247,4 +264,39 @@ pub fn train_watched_autoencoder(
     progress.task("training the autoencoder", "images");
     let (network, epochs) = fit(network, &task, config, seed, checkpoints, progress)?;
     Ok((TrainedAutoencoder::freeze(&network, spec, device), epochs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trimmed_loss_leaves_out_the_unperturbed_inputs_that_look_most_perturbed() {
+        let device = Device::flex();
+        let tensor = |values: &[f32]| Tensor::<1>::from_floats(values, &device);
+        let logits = [3.0, -2.0, 0.5, 1.0, -1.0];
+        let truth = [1.0, 0.0, 0.0, 0.0, 0.0];
+        let loss = |share: f64| {
+            let mean = trimmed_cross_entropy(tensor(&logits), tensor(&truth), share).expect("it computes");
+            f64::from(mean.into_scalar::<f32>())
+        };
+        let of = |z: f64, y: f64| (1.0 + z.exp()).ln() - y * z;
+        let all = [of(3.0, 1.0), of(-2.0, 0.0), of(0.5, 0.0), of(1.0, 0.0), of(-1.0, 0.0)];
+        assert!((loss(0.0) - all.iter().sum::<f64>() / 5.0).abs() < 1e-6);
+        // A quarter of four is the one of log-odds 1; the perturbed one of log-odds 3 stays.
+        assert!((loss(0.25) - (all[0] + all[1] + all[2] + all[4]) / 4.0).abs() < 1e-6);
+        assert!((loss(0.99) - all[0]).abs() < 1e-6, "only the perturbed one is left");
+    }
+
+    #[test]
+    fn what_is_trimmed_has_no_gradient() {
+        let device = Device::flex().autodiff();
+        let logits = Tensor::<1>::from_floats([2.0, -1.0].as_slice(), &device).require_grad();
+        let truth = Tensor::<1>::from_floats([0.0, 0.0].as_slice(), &device);
+        let gradients = trimmed_cross_entropy(logits.clone(), truth, 0.5).expect("it computes").backward();
+        let gradient = values(logits.grad(&gradients).expect("a gradient")).expect("values");
+        // d/dz (ln(1 + exp z)) at -1: the logistic function there.
+        let expected = 1.0 / (1.0 + 1.0_f32.exp());
+        assert!(gradient[0] == 0.0 && (gradient[1] - expected).abs() < 1e-6, "{gradient:?}");
+    }
 }

@@ -32,6 +32,10 @@ pub struct NoiseConfig {
     pub gaussian_sigma: f64,
     /// Standard deviation of the coarse noise (Kascenas 2022: 0.2).
     pub coarse_sigma: f64,
+    /// Share of the images that may have been perturbed before they came: of the unperturbed inputs of a step as many, those that look most perturbed to the detection
+    /// head, do not teach it that they are clean (trimmed loss); 0 = all do.
+    #[serde(default)]
+    pub trimmed: f64,
     /// Attacks for the twins; each image gets one of them, drawn at random.
     pub twins: Vec<AttackConfig>,
 }
@@ -50,6 +54,7 @@ impl Default for NoiseConfig {
             coarse: 0.0,
             gaussian_sigma: 0.12,
             coarse_sigma: 0.2,
+            trimmed: 0.1,
             twins: vec![
                 twin(IFgsm, 0.01),
                 twin(IFgsm, 0.0157),
@@ -88,6 +93,9 @@ impl NoiseConfig {
             if !(0.0..=1.0).contains(&sigma) {
                 return Err(Error::config(format!("{key}.{name}"), sigma, "a standard deviation in [0, 1]"));
             }
+        }
+        if !(0.0..1.0).contains(&self.trimmed) {
+            return Err(Error::config(format!("{key}.trimmed"), self.trimmed, "a share in [0, 1)"));
         }
         if self.adversarial > 0.0 && self.twins.is_empty() {
             return Err(Error::config(
