@@ -27,8 +27,8 @@ pub struct Guard<'a> {
 /// How a guard's logits become a score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardScore {
-    /// Its only logit is the log-odds that an image was perturbed.
-    LogOdds,
+    /// Its only logit: the log-odds that an image was perturbed, or the logarithm of its reconstruction error.
+    Logit,
     /// How far the image's label is behind the strongest other class, in logits; the classes are those of the attacked network.
     WrongLabel,
 }
@@ -188,7 +188,7 @@ impl GuardScore {
     /// How many logits a guard has, for a network of `classes` classes.
     fn width(self, classes: usize) -> usize {
         match self {
-            Self::LogOdds => 1,
+            Self::Logit => 1,
             Self::WrongLabel => classes,
         }
     }
@@ -196,7 +196,7 @@ impl GuardScore {
     /// The score of an image with this label.
     pub fn of(self, logits: &[f32], label: u32) -> f64 {
         match self {
-            Self::LogOdds => f64::from(logits[0]),
+            Self::Logit => f64::from(logits[0]),
             Self::WrongLabel => -margin(logits, label as usize).0,
         }
     }
@@ -208,7 +208,7 @@ impl Guard<'_> {
         let excess = (self.score.of(logits, label) - self.limit).max(0.0);
         if excess > 0.0 {
             match self.score {
-                GuardScore::LogOdds => slopes[0] = -1.0,
+                GuardScore::Logit => slopes[0] = -1.0,
                 GuardScore::WrongLabel => {
                     let (_, rival) = margin(logits, label as usize);
                     slopes[label as usize] = 1.0;
@@ -262,7 +262,7 @@ mod tests {
     }
 
     fn evasive<'a>(head: &'a LinearHead, limit: f64) -> Evasive<'a> {
-        let guards = vec![Guard { model: head, score: GuardScore::LogOdds, limit }];
+        let guards = vec![Guard { model: head, score: GuardScore::Logit, limit }];
         Evasive { guards, step: 1.0 / 255.0, steps: 30, weight: 1.0 }
     }
 

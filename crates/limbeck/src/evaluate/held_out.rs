@@ -10,7 +10,7 @@ use crate::craft::{CraftedImage, craft_images, craft_towards};
 use crate::damage::HonestDamage;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::network::{DetectionHead, Model, TrainedAutoencoder, TrainedClassifier};
+use crate::network::{DetectionHead, Model, ReconstructionError, TrainedAutoencoder, TrainedClassifier};
 use crate::poison::Evasion;
 use crate::progress::Progress;
 use crate::purify::{CalibrationScores, Rule, ScoreKind, Scorer, Threshold};
@@ -24,7 +24,7 @@ pub struct HeldOutConfig {
     pub images: usize,
     /// Attacks, each crafted on the attacker's own network with the label kept, stored in 8 bits.
     pub attacks: Vec<AttackConfig>,
-    /// Attacks of one who holds the autoencoder's weights and keeps its detection head quiet: `i-fgsm` in an L-infinity ball.
+    /// Attacks of one who holds the autoencoder's weights and keeps its detection head and its reconstruction error quiet: `i-fgsm` in an L-infinity ball.
     #[serde(default)]
     pub knowing: Vec<AttackConfig>,
     /// Honest damage, which is not to be flagged.
@@ -167,7 +167,7 @@ impl Frozen<'_> {
 /// Scores held-out images clean, attacked on `unseen`, and honestly damaged; `None` for fewer than two images.
 ///
 /// Nothing is fitted here: `thresholds`, in the order of the table of scores, come frozen. Whoever knows `detector` crafts on both networks at once, and aims at
-/// a log-odds that half of the trusted images have.
+/// the log-odds and the reconstruction error that half of the trusted images have.
 #[expect(
     clippy::too_many_arguments,
     reason = "each is a different kind of thing; a bundle would only rename them"
@@ -198,11 +198,16 @@ pub fn held_out(
         let crafted = craft_images(test, &indices, attack, unseen, &device, progress)?;
         attacks.push(frozen.attacked(attack.label(), false, crafted, progress)?);
     }
-    let head = DetectionHead(detector);
+    let (head, error) = (DetectionHead(detector), ReconstructionError(detector));
     for attack in &config.knowing {
         let label = format!("{}, knowing the detector", attack.label());
         progress.task(&format!("{label}, on held-out images"), "images");
-        let evasive = knowing(attack, &head, scorer.trusted(ScoreKind::Head))?;
+        let guards = vec![
+            quieted(&head, scorer.trusted(ScoreKind::Head).to_vec())?,
+            quieted(&error, scorer.trusted(ScoreKind::Mse).iter().map(|error| error.ln()).collect())?,
+        ];
+        let ((step, steps), Evasion { weight, .. }) = (attack.walk(), Evasion::default());
+        let evasive = Evasive { guards, step, steps, weight };
         let labels = test.labels(&indices);
         let crafted =
             craft_towards(test, &indices, &labels, &evasive, attack.threat(), unseen, &device, progress)?;
@@ -229,11 +234,9 @@ pub fn held_out(
     }))
 }
 
-/// An attack that is to look to the head like the median of these scores of trusted images.
-fn knowing<'a>(attack: &AttackConfig, head: &'a DetectionHead<'a>, trusted: &[f64]) -> Result<Evasive<'a>> {
+/// A guard that is to find an image no more suspicious than half of the trusted ones, of these scores.
+fn quieted(model: &dyn Model, trusted: Vec<f64>) -> Result<Guard<'_>> {
     let median = Rule::Percentile { percentile: 50.0, margin: 0.0 };
-    let limit = Threshold::infer(&CalibrationScores::new(trusted.to_vec())?, median)?.value();
-    let ((step, steps), Evasion { weight, .. }) = (attack.walk(), Evasion::default());
-    let guards = vec![Guard { model: head, score: GuardScore::LogOdds, limit }];
-    Ok(Evasive { guards, step, steps, weight })
+    let limit = Threshold::infer(&CalibrationScores::new(trusted)?, median)?.value();
+    Ok(Guard { model, score: GuardScore::Logit, limit })
 }

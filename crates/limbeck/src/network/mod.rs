@@ -60,6 +60,21 @@ impl Model for DetectionHead<'_> {
     }
 }
 
+/// An autoencoder's reconstruction error as a model of one logit: ln of the mean over pixels and channels of (x − D(x))², `[batch, 1]`.
+pub struct ReconstructionError<'a>(pub &'a TrainedAutoencoder);
+
+impl Model for ReconstructionError<'_> {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        let errors = images.clone() - self.0.reconstruct(images);
+        // An image that is its own reconstruction has a logarithm too, and a gradient.
+        errors.square().flatten::<2>(1, 3).mean_dim(1).add_scalar(1e-12).log()
+    }
+
+    fn device(&self) -> Device {
+        self.0.device().clone()
+    }
+}
+
 /// A classifier that looks at the reconstruction instead of the image: logits(D(x)).
 ///
 /// Gradients flow through the autoencoder, so an attack on it is an attack on the whole defence.

@@ -17,7 +17,7 @@ use super::stages::{Made, Trained};
 use crate::artefact::{read_json, write_json};
 use crate::attack::{Guard, GuardScore};
 use crate::error::Result;
-use crate::network::{DetectionHead, TrainedAutoencoder, TrainedClassifier};
+use crate::network::{DetectionHead, ReconstructionError, TrainedAutoencoder, TrainedClassifier};
 use crate::poison::Copies;
 use crate::progress::Progress;
 use crate::purify::{
@@ -42,6 +42,8 @@ pub(super) struct CopiedDefence {
 #[serde(deny_unknown_fields)]
 struct CleanScores {
     head: Vec<f64>,
+    /// Logarithms of reconstruction errors.
+    error: Vec<f64>,
     label: Vec<f64>,
 }
 
@@ -98,8 +100,9 @@ impl CopiedDefence {
         };
         let scorer = Scorer::new(&own, &trusted, defence, progress)?;
         let [head, label] = [ScoreKind::Head, ScoreKind::Label].map(|kind| scorer.trusted(kind).to_vec());
+        let error = scorer.trusted(ScoreKind::Mse).iter().map(|error| error.ln()).collect();
         let label_model = label_model.map(|model| model.classifier);
-        Ok(Self { autoencoder, label_model, scores: CleanScores { head, label } })
+        Ok(Self { autoencoder, label_model, scores: CleanScores { head, error, label } })
     }
 
     fn save(&self, paths: &[impl AsRef<Path>; 3]) -> Result<()> {
@@ -112,13 +115,20 @@ impl CopiedDefence {
     }
 
     /// The copies as guards that let pass what looks no more suspicious than this percentile of clean images.
-    fn guards<'a>(&'a self, head: &'a DetectionHead<'a>, percentile: f64) -> Result<Copies<'a>> {
+    fn guards<'a>(
+        &'a self,
+        head: &'a DetectionHead<'a>,
+        error: &'a ReconstructionError<'a>,
+        percentile: f64,
+    ) -> Result<Copies<'a>> {
         let limit = |scores: &[f64]| {
             let rule = Rule::Percentile { percentile, margin: 0.0 };
             Ok(Threshold::infer(&CalibrationScores::new(scores.to_vec())?, rule)?.value())
         };
-        let mut guards =
-            vec![Guard { model: head, score: GuardScore::LogOdds, limit: limit(&self.scores.head)? }];
+        let mut guards = vec![
+            Guard { model: head, score: GuardScore::Logit, limit: limit(&self.scores.head)? },
+            Guard { model: error, score: GuardScore::Logit, limit: limit(&self.scores.error)? },
+        ];
         if let Some(model) = &self.label_model {
             guards.push(Guard { model, score: GuardScore::WrongLabel, limit: limit(&self.scores.label)? });
         }
@@ -138,8 +148,9 @@ pub(super) fn with_copies<T>(
     match copies {
         None => act(None),
         Some(copies) => {
-            let head = DetectionHead(&copies.autoencoder);
-            act(Some(&copies.guards(&head, percentile)?))
+            let (head, error) =
+                (DetectionHead(&copies.autoencoder), ReconstructionError(&copies.autoencoder));
+            act(Some(&copies.guards(&head, &error, percentile)?))
         }
     }
 }

@@ -37,7 +37,7 @@ impl Model for Detector {
 fn with_copies<T>(limits: [f64; 2], act: impl FnOnce(&Copies<'_>) -> T) -> T {
     let (detector, label_model) = (Detector(network(2, 6)), network(4, 7));
     let guards = vec![
-        Guard { model: &detector, score: GuardScore::LogOdds, limit: limits[0] },
+        Guard { model: &detector, score: GuardScore::Logit, limit: limits[0] },
         Guard { model: &label_model, score: GuardScore::WrongLabel, limit: limits[1] },
     ];
     act(&Copies { guards })

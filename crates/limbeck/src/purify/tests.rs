@@ -3,9 +3,11 @@
 use burn::tensor::{Device, Tensor};
 
 use super::*;
+use crate::attack::{Attack, Evasive, Guard, GuardScore, ThreatModel};
 use crate::dataset::Dataset;
 use crate::network::{
-    Architecture, AutoencoderKind, AutoencoderSpec, Denoised, Model, TrainedAutoencoder, TrainedClassifier,
+    Architecture, AutoencoderKind, AutoencoderSpec, Denoised, Model, ReconstructionError, TrainedAutoencoder,
+    TrainedClassifier,
 };
 use crate::progress::Silent;
 use crate::rng::Seed;
@@ -106,6 +108,25 @@ fn mse_is_the_mean_square_over_pixels_of_each_image() {
     let (_, _, score) = TABLE[ScoreKind::Mse.position()];
     let found = values(score.score(&networks.defence(), &networks.shown(images, moved))).expect("values");
     assert!((found[0] - 0.01).abs() < 1e-6 && (found[1] - 0.04 / 3.0).abs() < 1e-6, "{found:?}");
+}
+
+#[test]
+fn an_attacker_sees_the_logarithm_of_that_error_and_can_lower_it() {
+    let networks = networks();
+    let (model, images) = (ReconstructionError(&networks.autoencoder), uniform([2, 3, 8, 8], 0.3, 0.6, 3));
+    let restored = networks.autoencoder.reconstruct(images.clone());
+    let (_, _, score) = TABLE[ScoreKind::Mse.position()];
+    let errors = score.score(&networks.defence(), &networks.shown(images.clone(), restored));
+    let before = values(model.logits(images.clone())).expect("values");
+    for (logarithm, error) in before.iter().zip(values(errors).expect("values")) {
+        assert!((logarithm - error.ln()).abs() < 1e-4, "{logarithm} of {error}");
+    }
+    let guards = vec![Guard { model: &model, score: GuardScore::Logit, limit: -100.0 }];
+    let attack = Evasive { guards, step: 0.01, steps: 5, weight: 1.0 };
+    let moved =
+        attack.propose(&networks.classifier, ThreatModel::linf(0.05), images, &[0, 0]).expect("crafted");
+    let after = values(model.logits(moved)).expect("values");
+    assert!(before.iter().zip(&after).all(|(before, after)| after < before), "{before:?}, then {after:?}");
 }
 
 #[test]
