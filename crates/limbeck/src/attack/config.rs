@@ -218,7 +218,14 @@ impl AttackConfig {
             Norm::Linf => "",
             Norm::L2 => "L2 ",
         };
-        format!("{} {norm}eps {}", self.name(), crate::text::number(self.eps))
+        let number = crate::text::number;
+        let confidence = match (self.kind, self.confidence) {
+            (AttackKind::CarliniWagner, confidence) if confidence > 0.0 => {
+                format!(", confidence {}", number(confidence))
+            }
+            _ => String::new(),
+        };
+        format!("{} {norm}eps {}{confidence}", self.name(), number(self.eps))
     }
 
     /// The radius as a threat model.

@@ -23,6 +23,15 @@ pub(super) fn anomaly_map(image: &[f32], reconstruction: &[f32], width: usize) -
     smoothed(&magnitudes(&residual), width, Smoothing::Median)
 }
 
+/// What a classifier's answer hangs on: the map of a gradient `[3, height, width]`, `[height, width]`, as shares of its largest value. Its mean over the
+/// window keeps a trigger that is smaller than half of it, as the median would not.
+pub(super) fn saliency_map(gradient: &[f32], width: usize) -> Vec<f32> {
+    let map = smoothed(&magnitudes(gradient), width, Smoothing::Mean);
+    let largest = map.iter().copied().fold(0.0, f32::max);
+    let scale = if largest > 0.0 { largest.recip() } else { 0.0 };
+    map.into_iter().map(|value| scale * value).collect()
+}
+
 /// Mean over channels of the absolute values: `[3, height, width]` to `[height, width]`.
 pub(super) fn magnitudes(changes: &[f32]) -> Vec<f32> {
     let area = changes.len() / 3;
@@ -114,6 +123,19 @@ mod tests {
         }
         assert_eq!(smoothed(&map, 16, Smoothing::Median), vec![0.0; 256]);
         assert!((smoothed(&map, 16, Smoothing::Mean)[9 * 16 + 9] - 0.5 * 9.0 / 25.0).abs() < 1e-7);
+    }
+
+    #[test]
+    fn a_saliency_map_is_brightest_at_the_largest_gradient_however_small_that_is() {
+        let mut gradient = vec![0.0; 3 * 16 * 16];
+        // One channel of a patch of 3 x 3, downwards.
+        for y in 8..11 {
+            gradient[256 + y * 16 + 4..256 + y * 16 + 7].fill(-1e-6);
+        }
+        let map = saliency_map(&gradient, 16);
+        assert_eq!(map[9 * 16 + 5], 1.0);
+        assert_eq!(map[2 * 16 + 12], 0.0);
+        assert_eq!(saliency_map(&[0.0; 3 * 64], 8), vec![0.0; 64]);
     }
 
     #[test]

@@ -5,26 +5,27 @@ use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::anomaly_map::{anomaly_map, coloured};
+use super::anomaly_map::{anomaly_map, coloured, saliency_map};
 use super::chance::Chance;
 use super::detection::{Truth, class_rows, verdict_counts};
 use super::results::{ClassRow, Verdict, VerdictCounts};
+use crate::attack::margin_gradient;
 use crate::craft::quantise;
 use crate::dataset::{Dataset, encode_png, shrunk};
 use crate::error::{Error, Result};
-use crate::network::TrainedAutoencoder;
+use crate::network::{TrainedAutoencoder, TrainedClassifier};
 use crate::purify::{CalibrationScores, Knowledge, Ledger, Threshold, flagged_by_rank};
 use crate::tensors::values;
 use crate::train::INFERENCE_BATCH;
 
-/// Longest side of a picture on the page, in pixels: three of them are at most 0.12 MB of base64.
+/// Longest side of a picture on the page, in pixels: four of them are at most 0.16 MB of base64.
 const PICTURE_SIDE: u32 = 96;
 
 /// What the page of an audit shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditPageConfig {
-    /// The most suspicious images that are shown, at most 1000; each takes up to 0.12 MB of the page. `suspicious.csv` has all.
+    /// The most suspicious images that are shown, at most 1000; each takes up to 0.16 MB of the page. `suspicious.csv` has all.
     pub most_suspicious: usize,
     /// Images shown just above and as many just below the threshold, at most 100 each.
     pub near_threshold: usize,
@@ -130,6 +131,17 @@ pub struct Exhibit {
     pub anomaly_png: String,
     /// What the differences were multiplied with.
     pub anomaly_gain: f64,
+    /// What a classifier that learnt from the set as it is hangs the label on, in the same colours.
+    pub saliency_png: String,
+}
+
+/// What the pictures of an exhibit are made with.
+#[derive(Clone, Copy)]
+pub struct Lenses<'a> {
+    /// The audit's autoencoder.
+    pub autoencoder: &'a TrainedAutoencoder,
+    /// A classifier that learnt from the audited set as it is, triggers and all.
+    pub undefended: &'a TrainedClassifier,
 }
 
 /// Collects the findings of an audit whose ledger has the verdicts that are proposed.
@@ -142,7 +154,7 @@ pub fn audit_findings(
     ledger: &Ledger,
     threshold: &Threshold,
     (score, calibration): (&str, &CalibrationScores),
-    autoencoder: &TrainedAutoencoder,
+    lenses: Lenses<'_>,
     config: &AuditPageConfig,
 ) -> Result<AuditFindings> {
     if ledger.rows.len() != audited.len() {
@@ -150,7 +162,7 @@ pub fn audit_findings(
         return Err(Error::input("findings of an audit", found, format!("{} images", audited.len())));
     }
     let flagged = flagged_by_rank(ledger);
-    let exhibits = |rows: Vec<(usize, Option<u64>)>| exhibits(audited, ledger, autoencoder, &rows);
+    let exhibits = |rows: Vec<(usize, Option<u64>)>| exhibits(audited, ledger, lenses, &rows);
     let ranked = || flagged.iter().enumerate().map(|(place, &row)| (row, Some(place as u64 + 1)));
     Ok(AuditFindings {
         origin,
@@ -181,19 +193,24 @@ fn just_below(ledger: &Ledger, count: usize) -> Vec<(usize, Option<u64>)> {
 fn exhibits(
     audited: &Dataset,
     ledger: &Ledger,
-    autoencoder: &TrainedAutoencoder,
+    Lenses { autoencoder, undefended }: Lenses<'_>,
     rows: &[(usize, Option<u64>)],
 ) -> Result<Vec<Exhibit>> {
     let mut exhibits = Vec::with_capacity(rows.len());
     for chunk in rows.chunks(INFERENCE_BATCH) {
         let indices: Vec<usize> = chunk.iter().map(|(row, _)| *row).collect();
         let (images, bytes) = (audited.batch_f32(&indices)?, audited.size().bytes());
-        let output = values(autoencoder.reconstruct(audited.batch(&indices, autoencoder.device())?))?;
-        for ((&(index, rank), image), reconstruction) in
-            chunk.iter().zip(images.chunks_exact(bytes)).zip(output.chunks_exact(bytes))
+        let (batch, width) = (audited.batch(&indices, autoencoder.device())?, audited.size().width as usize);
+        let output = values(autoencoder.reconstruct(batch.clone()))?;
+        let gradients = values(margin_gradient(undefended, batch, &audited.labels(&indices))?)?;
+        for (((&(index, rank), image), reconstruction), gradient) in chunk
+            .iter()
+            .zip(images.chunks_exact(bytes))
+            .zip(output.chunks_exact(bytes))
+            .zip(gradients.chunks_exact(bytes))
         {
-            let map = anomaly_map(image, reconstruction, audited.size().width as usize);
-            let (anomaly, gain) = coloured(&map);
+            let (anomaly, gain) = coloured(&anomaly_map(image, reconstruction, width));
+            let (saliency, _) = coloured(&saliency_map(gradient, width));
             let row = &ledger.rows[index];
             exhibits.push(Exhibit {
                 rank,
@@ -207,6 +224,7 @@ fn exhibits(
                 reconstruction_png: picture(audited, &quantise(reconstruction))?,
                 anomaly_png: picture(audited, &anomaly)?,
                 anomaly_gain: gain,
+                saliency_png: picture(audited, &saliency)?,
             });
         }
     }
@@ -223,10 +241,10 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::network::{AutoencoderKind, AutoencoderSpec};
+    use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec};
     use crate::purify::{LedgerRow, Rule};
     use crate::rng::Seed;
-    use crate::testing::blocks;
+    use crate::testing::{blocks, tiny_spec};
 
     fn autoencoder() -> TrainedAutoencoder {
         let device = Device::flex();
@@ -234,6 +252,12 @@ mod tests {
             AutoencoderSpec { kind: AutoencoderKind::Bottleneck, width: 4, latent: 8, image_size: [8, 8] };
         let network = spec.init(&device, &mut Seed::new(4).rng("weights")).expect("the spec fits");
         TrainedAutoencoder::freeze(&network, spec, &device)
+    }
+
+    fn classifier() -> TrainedClassifier {
+        let (device, spec) = (Device::flex(), tiny_spec(Architecture::Vgg, 4, 1.0));
+        let network = spec.init(&device, &mut Seed::new(5).rng("weights")).expect("the spec fits");
+        TrainedClassifier::freeze(&network, spec, &device)
     }
 
     /// Scores 0 to 19 in the set's order, flagged above 15.
@@ -263,7 +287,8 @@ mod tests {
             simulated_poison: 0.0,
         };
         let scores = ("head", &calibration);
-        audit_findings(origin, &set, &ledger, &threshold, scores, &autoencoder(), &config).expect("findings")
+        let lenses = Lenses { autoencoder: &autoencoder(), undefended: &classifier() };
+        audit_findings(origin, &set, &ledger, &threshold, scores, lenses, &config).expect("findings")
     }
 
     fn shown(exhibits: &[Exhibit]) -> Vec<(Option<u64>, f64)> {

@@ -31,7 +31,7 @@ pub use detection::{Truth, class_rows, detection, suspicion_points, verdict_coun
 pub use eps_curve::{CurveConfig, Sweep, sweep};
 pub use examination::{Examined, Source, Subject, Trials, examine, robustness};
 pub use examples::triptychs;
-pub use findings::{AuditFindings, AuditOrigin, AuditPageConfig, Exhibit, audit_findings};
+pub use findings::{AuditFindings, AuditOrigin, AuditPageConfig, Exhibit, Lenses, audit_findings};
 pub use held_out::{HeldOutConfig, held_out};
 pub use localisation::{Mapped, localisation, random_overlap};
 pub use restoration::restoration;

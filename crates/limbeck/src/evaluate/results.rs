@@ -256,6 +256,9 @@ pub struct HeldOutDetection {
 pub struct HeldOutAttack {
     /// As in "i-fgsm eps 0.01".
     pub attack: String,
+    /// Mean L2 norm of its perturbations as they are stored, in pixel units.
+    #[serde(default)]
+    pub mean_length: f64,
     /// AUROC of each score against the clean images.
     pub auroc: Vec<f64>,
     /// Images flagged.

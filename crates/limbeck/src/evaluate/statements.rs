@@ -167,7 +167,7 @@ fn robust(results: &Evaluation) -> Option<Statement> {
             "In the worst case over {} attacks within {threat}, the student is right on {} of the images.{}",
             worst.attacks.len(),
             percent(accuracy),
-            if accuracy >= 0.5 { "" } else { " Plain defensive distillation does not protect against it." }
+            if accuracy >= 0.5 { "" } else { " It does not withstand such an attacker." }
         ),
     )
 }

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::module::avg_pool2d;
 use burn::tensor::ops::AvgPoolOptions;
 use burn::tensor::{Device, Tensor};
@@ -14,7 +14,7 @@ use limbeck_kernels::{Block, Dense, channels_first, channels_last, max_pool_2x2,
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::layers::{conv, dense};
+use super::layers::{conv, conv_of_gain, dense};
 use super::weights;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
@@ -127,6 +127,9 @@ const CENTRED: ([f32; 3], [f32; 3]) = ([4.0; 3], [-2.0; 3]);
 /// The residual in units of the last layer's output: perturbations are a few hundredths, its weights of order one.
 const RESIDUAL_SCALE: f64 = 0.2;
 
+/// Gain of the last layer's first weights, so that the first residual is a grey level or two.
+const FIRST_RESIDUAL: f64 = 0.1;
+
 /// What is finer than a pixel's surroundings, amplified and bent to ±1: a perturbation of a few grey levels is lost beside edges of two hundred.
 ///
 /// Difference to the mean of 3x3 pixels, as the fixed first filters and truncated units of steganalysis networks have it (Ye 2017).
@@ -161,11 +164,8 @@ impl Unet {
         };
         let encoder = layers(&[[6, w1], [w1, w1], [w1, w2], [w2, w2], [w2, w3], [w3, w3]]);
         let decoder = layers(&[[w3 + w2, w2], [w2, w2], [w2 + w1, w1], [w1, w1]]);
-        // It starts as the identity: the first residual is zero.
-        let residual = Block::with_bias(
-            Param::from_tensor(Tensor::zeros([3, w1, 3, 3], device)),
-            Param::from_tensor(Tensor::zeros([3], device)),
-        );
+        // It starts near the identity; at zero weights no gradient would come through to the other layers.
+        let residual = conv_of_gain([w1, 3], FIRST_RESIDUAL, device, rng);
         let head = DetectionHead::new(2 * (w1 + w2 + w3 + w1), device, rng);
         Self { encoder, decoder, residual, head }
     }

@@ -73,14 +73,15 @@ impl Dropout {
     }
 }
 
-/// He-normal weights (He 2015): standard deviation `sqrt(2 / fan_in)`.
+/// He-normal weights (He 2015): standard deviation `gain · sqrt(2 / fan_in)`, He's at a gain of 1.
 fn he_normal<const D: usize>(
     shape: [usize; D],
     fan_in: usize,
+    gain: f64,
     device: &Device,
     rng: &mut Rng,
 ) -> Param<Tensor<D>> {
-    let deviation = (2.0 / fan_in as f64).sqrt() as f32;
+    let deviation = (gain * (2.0 / fan_in as f64).sqrt()) as f32;
     let values = (0..shape.iter().product())
         .map(|_| {
             let draw: f32 = StandardNormal.sample(rng);
@@ -92,21 +93,32 @@ fn he_normal<const D: usize>(
 
 /// A square convolution with a bias that starts at zero, `channels` being inputs and outputs.
 pub(super) fn conv(channels: [usize; 2], device: &Device, rng: &mut Rng) -> Block {
+    conv_of_gain(channels, 1.0, device, rng)
+}
+
+/// The same with weights that start `gain` times as large.
+pub(super) fn conv_of_gain(channels: [usize; 2], gain: f64, device: &Device, rng: &mut Rng) -> Block {
     let bias = Param::from_tensor(Tensor::zeros([channels[1]], device));
-    Block::with_bias(kernel(channels, 3, device, rng), bias)
+    Block::with_bias(kernel(channels, 3, gain, device, rng), bias)
 }
 
 /// A square convolution with batch norm.
 pub(super) fn conv_norm(channels: [usize; 2], side: usize, device: &Device, rng: &mut Rng) -> Block {
-    Block::with_norm(kernel(channels, side, device, rng), BatchNormConfig::new(channels[1]).init(device))
+    Block::with_norm(kernel(channels, side, 1.0, device, rng), BatchNormConfig::new(channels[1]).init(device))
 }
 
-fn kernel([inputs, outputs]: [usize; 2], side: usize, device: &Device, rng: &mut Rng) -> Param<Tensor<4>> {
-    he_normal([outputs, inputs, side, side], inputs * side * side, device, rng)
+fn kernel(
+    [inputs, outputs]: [usize; 2],
+    side: usize,
+    gain: f64,
+    device: &Device,
+    rng: &mut Rng,
+) -> Param<Tensor<4>> {
+    he_normal([outputs, inputs, side, side], inputs * side * side, gain, device, rng)
 }
 
 /// A dense layer with a bias that starts at zero.
 pub(super) fn dense(inputs: usize, outputs: usize, device: &Device, rng: &mut Rng) -> Dense {
     let bias = Param::from_tensor(Tensor::zeros([outputs], device));
-    Dense::new(he_normal([inputs, outputs], inputs, device, rng), bias)
+    Dense::new(he_normal([inputs, outputs], inputs, 1.0, device, rng), bias)
 }

@@ -132,9 +132,9 @@ pub struct DaeSection {
     pub latent: usize,
     /// What the inputs are damaged with.
     pub noise: NoiseConfig,
-    /// Weight of the detection head's binary cross-entropy beside the mean squared error; 0 leaves the head untrained.
+    /// Weight of the detection head's binary cross-entropy beside the mean squared error in grey levels (of 255); 0 leaves the head untrained.
     pub head_weight: f64,
-    /// Training; the learning rate is that of the mean squared error.
+    /// Training.
     pub train: TrainConfig,
 }
 

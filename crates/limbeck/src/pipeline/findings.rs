@@ -9,7 +9,7 @@ use super::sets::Sets;
 use crate::artefact::{hash_file, write_atomically};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::evaluate::{AuditOrigin, audit_findings};
+use crate::evaluate::{AuditOrigin, Lenses, audit_findings};
 use crate::purify::{
     CalibrationScores, DecisionFile, TrustedScores, offer, write_suspicious_csv, write_suspicious_json,
 };
@@ -54,13 +54,17 @@ impl Run<'_> {
                 simulated_poison: settings.simulated_poison,
                 knowledge: run.config.knowledge.setting,
             };
+            let lenses = Lenses {
+                autoencoder: &networks.dae.value.network,
+                undefended: &networks.undefended.value.network,
+            };
             let findings = audit_findings(
                 origin,
                 audited,
                 &proposed.ledger,
                 &proposed.thresholds[decisive.position()],
                 (decisive.name(), &calibration),
-                &networks.dae.value.network,
+                lenses,
                 &settings.page,
             )?;
             let html = crate::report::render_audit(&findings)?;

@@ -1,8 +1,12 @@
 //! Training the denoising autoencoder: mean squared error between D(x') and x over pairs and noise models.
 //!
 //! x' is the clean image itself, its adversarial twin, or the image with noise or honest damage. A detection head on the same trunk learns beside it
-//! which inputs were perturbed on purpose. The twins are crafted once, by the
+//! which inputs were perturbed on purpose: the loss is the mean squared error in grey levels (of 255), plus the head's weight times its binary
+//! cross-entropy. In units of `[0, 1]` the error's gradient would drown in that of the head, and in Adam's epsilon. The twins are crafted once, by the
 //! defender on a network of its own, and stored in 8 bits like every image that an attacker can hand over.
+//!
+//! A set that is to be audited may hold perturbed images. Taught that they are clean, head and reconstruction would learn not to see their like. So of the
+//! unperturbed inputs of a step those that look most perturbed to the head teach neither (trimmed loss).
 
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
@@ -14,7 +18,7 @@ use crate::craft::craft_images;
 use crate::damage::HonestDamage;
 use crate::dataset::Dataset;
 use crate::error::Result;
-use crate::network::{Autoencoder, AutoencoderSpec, Model, TrainedAutoencoder};
+use crate::network::{Autoencoder, AutoencoderSpec, Denoised, Model, TrainedAutoencoder};
 use crate::progress::Progress;
 use crate::rng::{Rng, Seed};
 use crate::tensors::values;
@@ -128,19 +132,35 @@ fn binary_cross_entropies(logits: Tensor<1>, truth: Tensor<1>) -> Tensor<1> {
     softplus - logits * truth
 }
 
-/// Mean of the cross-entropies that are left when the largest share of those of unperturbed inputs is taken away.
-///
-/// A set that is to be audited may hold perturbed images. Taught that they are clean, the head would learn not to see their like.
-fn trimmed_cross_entropy(logits: Tensor<1>, truth: Tensor<1>, share: f64) -> Result<Tensor<1>> {
-    let (found, perturbed) = (values(logits.clone())?, values(truth.clone())?);
-    let mut unperturbed: Vec<usize> = (0..found.len()).filter(|&index| perturbed[index] == 0.0).collect();
-    unperturbed.sort_by(|&a, &b| found[b].total_cmp(&found[a]));
-    let trimmed = (share * unperturbed.len() as f64).round() as usize;
-    let mut weights = vec![1.0_f32; found.len()];
-    unperturbed[..trimmed].iter().for_each(|&index| weights[index] = 0.0);
-    let left = (found.len() - trimmed).max(1);
-    let weights = Tensor::from_floats(&weights[..], &logits.device());
-    Ok((binary_cross_entropies(logits, truth) * weights).sum().div_scalar(left as f64))
+/// Grey levels of 8 bits: an error in `[0, 1]` times this is one in grey levels.
+const GREY_LEVELS: f64 = 255.0;
+
+/// Which inputs of a step count, 1, and which do not, 0: the `share` of the unperturbed inputs that has the largest log-odds does not.
+fn trimmed(logits: &Tensor<1>, perturbed: &Tensor<1>, share: f64) -> Result<Vec<f32>> {
+    let (logits, perturbed) = (values(logits.clone())?, values(perturbed.clone())?);
+    let mut unperturbed: Vec<usize> = (0..logits.len()).filter(|&index| perturbed[index] == 0.0).collect();
+    unperturbed.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    let left_out = (share * unperturbed.len() as f64).round() as usize;
+    let mut counts = vec![1.0; logits.len()];
+    unperturbed[..left_out].iter().for_each(|&index| counts[index] = 0.0);
+    Ok(counts)
+}
+
+/// Mean squared error in grey levels of the inputs that count, plus `head_weight` times their mean binary cross-entropy.
+fn weighted_loss(
+    found: Denoised,
+    targets: Tensor<4>,
+    perturbed: Tensor<1>,
+    counts: &[f32],
+    head_weight: f64,
+) -> Tensor<1> {
+    let images = counts.len();
+    let share = f64::from(counts.iter().sum::<f32>().max(1.0)) / images as f64;
+    let counts = Tensor::<1>::from_floats(counts, &targets.device());
+    let by_image = counts.clone().reshape([images, 1, 1, 1]);
+    let error = mean_squared_error(found.reconstructions * by_image.clone(), targets * by_image);
+    let detection = (binary_cross_entropies(found.logits, perturbed) * counts).mean();
+    (error.mul_scalar(GREY_LEVELS.powi(2)) + detection.mul_scalar(head_weight)).div_scalar(share)
 }
 
 impl Task<Autoencoder> for DenoisingTask<'_> {
@@ -156,13 +176,13 @@ impl Task<Autoencoder> for DenoisingTask<'_> {
 
     fn loss(&self, network: &Autoencoder, pairs: Pairs, _: f64, _: &mut Rng) -> Result<Tensor<1>> {
         let found = network.forward(pairs.inputs.autodiff());
-        let error = mean_squared_error(found.reconstructions, pairs.targets.autodiff());
-        if self.head_weight == 0.0 {
-            return Ok(error);
-        }
-        let perturbed = pairs.perturbed.autodiff();
-        let detection = trimmed_cross_entropy(found.logits, perturbed, self.noise.trimmed)?;
-        Ok(error + detection.mul_scalar(self.head_weight))
+        let counts = match self.head_weight > 0.0 {
+            true => trimmed(&found.logits, &pairs.perturbed, self.noise.trimmed)?,
+            // No one has taught the head what it says.
+            false => vec![1.0; found.logits.dims()[0]],
+        };
+        let (targets, perturbed) = (pairs.targets.autodiff(), pairs.perturbed.autodiff());
+        Ok(weighted_loss(found, targets, perturbed, &counts, self.head_weight))
     }
 
     /// The training loss over clean images and their twins, each in equal parts; metric: mean reconstruction error of the clean images.
@@ -181,7 +201,7 @@ impl Task<Autoencoder> for DenoisingTask<'_> {
                 let error = scalar(mean_squared_error(found.reconstructions.clamp(0.0, 1.0), clean.clone()));
                 let truth = found.logits.full_like(perturbed);
                 let detection = scalar(binary_cross_entropies(found.logits, truth).mean());
-                loss += (error + self.head_weight * detection) / 2.0;
+                loss += (GREY_LEVELS.powi(2) * error + self.head_weight * detection) / 2.0;
                 clean_error += (1.0 - perturbed) * error;
             }
         }
@@ -270,33 +290,39 @@ pub fn train_watched_autoencoder(
 mod tests {
     use super::*;
 
+    /// The loss of five 1 x 1 images, the first perturbed, painted so many grey levels too bright, for a weight of 3.
+    fn loss(logits: Tensor<1>, share: f64) -> Tensor<1> {
+        let device = logits.device();
+        let tensor = |values: [f32; 5]| Tensor::<1>::from_floats(values, &device);
+        let perturbed = tensor([1.0, 0.0, 0.0, 0.0, 0.0]);
+        let counts = trimmed(&logits, &perturbed, share).expect("it computes");
+        let errors = tensor([1.0, 2.0, 3.0, 4.0, 5.0].map(|levels| levels / 255.0));
+        let reconstructions = errors.reshape([5, 1, 1, 1]).repeat_dim(1, 3);
+        let targets = reconstructions.zeros_like();
+        weighted_loss(Denoised { reconstructions, logits }, targets, perturbed, &counts, 3.0)
+    }
+
     #[test]
-    fn the_trimmed_loss_leaves_out_the_unperturbed_inputs_that_look_most_perturbed() {
-        let device = Device::flex();
-        let tensor = |values: &[f32]| Tensor::<1>::from_floats(values, &device);
-        let logits = [3.0, -2.0, 0.5, 1.0, -1.0];
-        let truth = [1.0, 0.0, 0.0, 0.0, 0.0];
-        let loss = |share: f64| {
-            let mean = trimmed_cross_entropy(tensor(&logits), tensor(&truth), share).expect("it computes");
-            f64::from(mean.into_scalar::<f32>())
-        };
-        let of = |z: f64, y: f64| (1.0 + z.exp()).ln() - y * z;
-        let all = [of(3.0, 1.0), of(-2.0, 0.0), of(0.5, 0.0), of(1.0, 0.0), of(-1.0, 0.0)];
-        assert!((loss(0.0) - all.iter().sum::<f64>() / 5.0).abs() < 1e-6);
+    fn the_loss_leaves_out_the_unperturbed_inputs_that_look_most_perturbed() {
+        let logits = Tensor::<1>::from_floats([3.0, -2.0, 0.5, 1.0, -1.0], &Device::flex());
+        let found = |share: f64| f64::from(loss(logits.clone(), share).into_scalar::<f32>());
+        let of = |levels: f64, z: f64, y: f64| levels.powi(2) + 3.0 * ((1.0 + z.exp()).ln() - y * z);
+        let each =
+            [of(1.0, 3.0, 1.0), of(2.0, -2.0, 0.0), of(3.0, 0.5, 0.0), of(4.0, 1.0, 0.0), of(5.0, -1.0, 0.0)];
+        assert!((found(0.0) - each.iter().sum::<f64>() / 5.0).abs() < 1e-5);
         // A quarter of four is the one of log-odds 1; the perturbed one of log-odds 3 stays.
-        assert!((loss(0.25) - (all[0] + all[1] + all[2] + all[4]) / 4.0).abs() < 1e-6);
-        assert!((loss(0.99) - all[0]).abs() < 1e-6, "only the perturbed one is left");
+        assert!((found(0.25) - (each[0] + each[1] + each[2] + each[4]) / 4.0).abs() < 1e-5);
+        assert!((found(0.99) - each[0]).abs() < 1e-5, "only the perturbed one is left");
     }
 
     #[test]
     fn what_is_trimmed_has_no_gradient() {
         let device = Device::flex().autodiff();
-        let logits = Tensor::<1>::from_floats([2.0, -1.0].as_slice(), &device).require_grad();
-        let truth = Tensor::<1>::from_floats([0.0, 0.0].as_slice(), &device);
-        let gradients = trimmed_cross_entropy(logits.clone(), truth, 0.5).expect("it computes").backward();
+        let logits = Tensor::<1>::from_floats([2.0, -1.0, 4.0, 0.0, 1.0], &device).require_grad();
+        let gradients = loss(logits.clone(), 0.25).backward();
         let gradient = values(logits.grad(&gradients).expect("a gradient")).expect("values");
-        // d/dz (ln(1 + exp z)) at -1: the logistic function there.
-        let expected = 1.0 / (1.0 + 1.0_f32.exp());
-        assert!(gradient[0] == 0.0 && (gradient[1] - expected).abs() < 1e-6, "{gradient:?}");
+        // 3/4 of d/dz (ln(1 + exp z)), the logistic function.
+        let expected = 0.75 / (1.0 + 1.0_f32.exp());
+        assert!(gradient[2] == 0.0 && (gradient[1] - expected).abs() < 1e-6, "{gradient:?}");
     }
 }

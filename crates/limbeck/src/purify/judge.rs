@@ -274,7 +274,7 @@ fn decide(
 ) -> (Verdict, String) {
     let Some(culprit) = flagged else {
         let name = config.score.name();
-        return (Verdict::Keep, format!("{name} is within what trusted images show"));
+        return (Verdict::Keep, format!("{name} is not above the threshold"));
     };
     let class = |index: u32| classes.get(index as usize).map_or("?", String::as_str);
     let why = match culprit {

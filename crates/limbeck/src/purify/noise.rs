@@ -33,7 +33,7 @@ pub struct NoiseConfig {
     /// Standard deviation of the coarse noise (Kascenas 2022: 0.2).
     pub coarse_sigma: f64,
     /// Share of the images that may have been perturbed before they came: of the unperturbed inputs of a step as many, those that look most perturbed to the detection
-    /// head, do not teach it that they are clean (trimmed loss); 0 = all do.
+    /// head, teach nothing (trimmed loss); 0 = all teach. More than the true share does little harm, less leaves the autoencoder blind to what it was taught as clean.
     #[serde(default)]
     pub trimmed: f64,
     /// Attacks for the twins; each image gets one of them, drawn at random.
@@ -54,8 +54,10 @@ impl Default for NoiseConfig {
             coarse: 0.0,
             gaussian_sigma: 0.12,
             coarse_sigma: 0.2,
-            trimmed: 0.1,
+            trimmed: 0.2,
             twins: vec![
+                // One grey level: without it the head does not see so little once the audited set holds perturbed images.
+                twin(IFgsm, 0.005),
                 twin(IFgsm, 0.01),
                 twin(IFgsm, 0.0157),
                 twin(IFgsm, 0.0314),

@@ -28,7 +28,7 @@ const MOST_CLASSES: usize = 200;
 
 /// Renders the findings of an audit as one self-contained HTML page, in the same style and under the same rules as [`super::render`].
 ///
-/// Its size is bounded, however large the set: three pictures of at most 96 pixels a side for each image that is shown, figures of a few
+/// Its size is bounded, however large the set: four pictures of at most 96 pixels a side for each image that is shown, figures of a few
 /// hundred points, 200 classes.
 ///
 /// # Errors
@@ -47,7 +47,8 @@ pub fn render_audit(findings: &AuditFindings) -> Result<String> {
 }
 
 fn check_pictures(exhibit: &Exhibit) -> Result<()> {
-    for picture in [&exhibit.image_png, &exhibit.reconstruction_png, &exhibit.anomaly_png] {
+    let Exhibit { image_png, reconstruction_png, anomaly_png, saliency_png, .. } = exhibit;
+    for picture in [image_png, reconstruction_png, anomaly_png, saliency_png] {
         if !is_base64(picture) {
             let found = format!("a picture of {:?} that is not base64", exhibit.path);
             return Err(Error::input(OPERATION, found, "padded base64 in the standard alphabet"));

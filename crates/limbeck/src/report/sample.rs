@@ -163,11 +163,11 @@ fn class_row(class: u32) -> ClassRow {
     }
 }
 
-/// A score whose ROC curve is `fpr^((1 - auroc) / auroc)`, the power curve with that area.
 fn held_out() -> HeldOutDetection {
     let rate = |successes| Rate { successes, trials: 1_000 };
     let attack = |name: &str, auroc: f64, flagged| HeldOutAttack {
         attack: name.to_owned(),
+        mean_length: 0.61,
         auroc: vec![auroc, 0.52, 0.58, 0.71, auroc - 0.02],
         flagged: rate(flagged),
         recall_at_1_percent: 0.9 * auroc,
@@ -193,6 +193,7 @@ fn held_out() -> HeldOutDetection {
     }
 }
 
+/// A score whose ROC curve is `fpr^((1 - auroc) / auroc)`, the power curve with that area.
 fn detection(score: &str, decides: bool, auroc: f64, threshold: f64) -> ScoreDetection {
     let recall = |fpr: f64| fpr.powf((1.0 - auroc) / auroc);
     let found = (150.0 * recall(0.03)) as u64;

@@ -215,7 +215,7 @@ mod tests {
             sampler: "tpe".to_owned(),
             seed: 1,
             epochs: 2,
-            space: vec![key("dae.head_weight", "log:1e-4..1e-2"), key("dae.kind", "choice:unet,bottleneck")],
+            space: vec![key("dae.head_weight", "log:0.3..30"), key("dae.kind", "choice:unet,bottleneck")],
             trials: vec![
                 trial(0, "complete", &[0.5, 0.7]),
                 trial(1, "pruned", &[0.4]),

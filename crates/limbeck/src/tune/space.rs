@@ -18,7 +18,7 @@ const SYNTAX: &str = "`log:LOW..HIGH`, `float:LOW..HIGH`, `int:LOW..HIGH`, `int:
 /// The default space: what the autoencoder's training depends on most, around the values of the presets.
 const DEFAULT: [&str; 4] = [
     "dae.train.learning_rate=log:5e-4..1e-2",
-    "dae.head_weight=log:1e-4..1e-2",
+    "dae.head_weight=log:0.3..30",
     "dae.width=int:4..16/4",
     "dae.train.batch=choice:16,32,64",
 ];
@@ -108,7 +108,7 @@ impl fmt::Display for Scalar {
 }
 
 impl Distribution {
-    /// Reads a distribution of `key`: `log:1e-4..1e-2`, `float:0..1`, `int:8..24/4`, `log-int:8..64`, `choice:unet,bottleneck`.
+    /// Reads a distribution of `key`: `log:0.3..30`, `float:0..1`, `int:8..24/4`, `log-int:8..64`, `choice:unet,bottleneck`.
     ///
     /// # Errors
     /// [`Error::Config`] names the key and what is wrong with its range.
@@ -413,7 +413,7 @@ mod tests {
     #[test]
     fn what_the_config_does_not_take_is_refused_by_its_key() {
         for (text, words) in [
-            ("dae.lerning_rate=log:1e-4..1e-2", "unknown key"),
+            ("dae.lerning_rate=log:0.3..30", "unknown key"),
             ("dae.kind=choice:unet,vae", "vae"),
             ("dae.width=log:8..24", "8.0"),
             ("dae.width=int:0..8", "found 0, expected 1 or more"),
@@ -444,12 +444,12 @@ mod tests {
     fn a_file_has_nested_keys_and_arrays_as_choices() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("space.toml");
-        let text = "\"dae.head_weight\" = \"log:1e-4..1e-2\"\n[dae]\nkind = [\"unet\", \"bottleneck\"]\ntrain.batch = \"log-int:8..64\"\n";
+        let text = "\"dae.head_weight\" = \"log:0.3..30\"\n[dae]\nkind = [\"unet\", \"bottleneck\"]\ntrain.batch = \"log-int:8..64\"\n";
         std::fs::write(&file, text).expect("writable");
         let from_file = Space::parse(&[file.display().to_string()]).expect("a space");
         let words = space(&[
             "dae.kind=choice:unet,bottleneck",
-            "dae.head_weight=log:1e-4..1e-2",
+            "dae.head_weight=log:0.3..30",
             "dae.train.batch=log-int:8..64",
         ]);
         assert_eq!(from_file, words.expect("the same space"));

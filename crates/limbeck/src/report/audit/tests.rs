@@ -22,6 +22,7 @@ fn exhibit(rank: u64) -> Exhibit {
         reconstruction_png: PNG.to_owned(),
         anomaly_png: PNG.to_owned(),
         anomaly_gain: 16.0,
+        saliency_png: PNG.to_owned(),
     }
 }
 
