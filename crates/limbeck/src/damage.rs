@@ -63,9 +63,13 @@ impl HonestDamage {
             1 => Self::Blur { sigma: rng.random_range(0.3..1.2) },
             2 => Self::Brightness { factor: rng.random_range(0.7..1.3) },
             3 => Self::Contrast { factor: rng.random_range(0.7..1.3) },
-            // As often between 1/500 and 1/125 as between 1/125 and 1/31.
-            _ => Self::Noise { sigma: 0.002 * 16f64.powf(rng.random()) },
+            _ => Self::draw_noise(rng),
         }
+    }
+
+    /// Noise as often between 1/500 and 1/125 as between 1/125 and 1/31.
+    pub fn draw_noise(rng: &mut Rng) -> Self {
+        Self::Noise { sigma: 0.002 * 16f64.powf(rng.random()) }
     }
 
     /// Kind and strength, as reports name them.

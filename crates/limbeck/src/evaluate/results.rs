@@ -263,6 +263,8 @@ pub struct HeldOutAttack {
     pub auroc: Vec<f64>,
     /// Images flagged.
     pub flagged: Rate,
+    /// Images flagged whose fine structure is called crafted.
+    pub called_crafted: Rate,
     /// Recall of the deciding score when 1 % of the clean images are flagged.
     pub recall_at_1_percent: f64,
     /// Whether it was crafted on the detector too.
@@ -281,6 +283,8 @@ pub struct HeldOutDamage {
     pub damage: String,
     /// Images flagged, each wrongly.
     pub flagged: Rate,
+    /// Images flagged whose fine structure is called crafted: not only unusual, but accused.
+    pub called_crafted: Rate,
 }
 
 /// The denoising autoencoder.

@@ -14,7 +14,7 @@ use limbeck_kernels::{Block, Dense, channels_first, channels_last, max_pool_2x2,
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::layers::{conv, conv_of_gain, dense};
+use super::layers::{LogOdds, conv, conv_of_gain, dense};
 use super::weights;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
@@ -91,26 +91,6 @@ pub struct Denoised {
     pub logits: Tensor<1>,
 }
 
-/// Log-odds from the trunk's features: one hidden layer, trained beside the reconstruction.
-#[derive(Module, Debug)]
-pub(super) struct DetectionHead {
-    hidden: Dense,
-    output: Dense,
-}
-
-/// Units of the detection head's hidden layer.
-const HEAD: usize = 32;
-
-impl DetectionHead {
-    fn new(features: usize, device: &Device, rng: &mut Rng) -> Self {
-        Self { hidden: dense(features, HEAD, device, rng).relu(), output: dense(HEAD, 1, device, rng) }
-    }
-
-    fn forward(&self, features: Tensor<2>) -> Tensor<1> {
-        self.output.forward(self.hidden.forward(features)).flatten(0, 1)
-    }
-}
-
 /// Mean and maximum of each channel over the pixels of `[batch, h, w, channels]`: `[batch, 2 · channels]`.
 ///
 /// A perturbation is everywhere (the mean sees it), a trigger in one place (the maximum does).
@@ -134,6 +114,11 @@ const FIRST_RESIDUAL: f64 = 0.1;
 ///
 /// Difference to the mean of 3x3 pixels, as the fixed first filters and truncated units of steganalysis networks have it (Ye 2017).
 fn details(images: Tensor<4>) -> Tensor<4> {
+    fine_structure(images).mul_scalar(DETAIL_GAIN).tanh()
+}
+
+/// Difference of each pixel to the mean of its 3x3 surroundings, beyond the edges of what is there: `[batch, channels, h, w]` to the same.
+pub(crate) fn fine_structure(images: Tensor<4>) -> Tensor<4> {
     let surroundings = avg_pool2d(
         images.clone(),
         AvgPoolOptions {
@@ -141,7 +126,7 @@ fn details(images: Tensor<4>) -> Tensor<4> {
             ..AvgPoolOptions::new([3, 3]).with_stride([1, 1]).with_padding([1, 1])
         },
     );
-    (images - surroundings).mul_scalar(DETAIL_GAIN).tanh()
+    images - surroundings
 }
 
 /// Amplification of [`details`].
@@ -153,7 +138,7 @@ pub struct Unet {
     encoder: Vec<Block>,
     decoder: Vec<Block>,
     residual: Block,
-    head: DetectionHead,
+    head: LogOdds,
 }
 
 impl Unet {
@@ -166,7 +151,7 @@ impl Unet {
         let decoder = layers(&[[w3 + w2, w2], [w2, w2], [w2 + w1, w1], [w1, w1]]);
         // It starts near the identity; at zero weights no gradient would come through to the other layers.
         let residual = conv_of_gain([w1, 3], FIRST_RESIDUAL, device, rng);
-        let head = DetectionHead::new(2 * (w1 + w2 + w3 + w1), device, rng);
+        let head = LogOdds::new(2 * (w1 + w2 + w3 + w1), device, rng);
         Self { encoder, decoder, residual, head }
     }
 
@@ -194,7 +179,7 @@ pub struct Bottleneck {
     to_latent: Dense,
     from_latent: Dense,
     decoder: Vec<Block>,
-    head: DetectionHead,
+    head: LogOdds,
 }
 
 impl Bottleneck {
@@ -208,7 +193,7 @@ impl Bottleneck {
         let [first, second, third] =
             [[w3, w2], [w2, w1], [w1, 3]].map(|channels| conv(channels, device, rng));
         let decoder = vec![first.relu(), second.relu(), third];
-        Self { encoder, to_latent, from_latent, decoder, head: DetectionHead::new(spec.latent, device, rng) }
+        Self { encoder, to_latent, from_latent, decoder, head: LogOdds::new(spec.latent, device, rng) }
     }
 
     fn forward(&self, images: Tensor<4>) -> Denoised {

@@ -1,6 +1,6 @@
 //! Layers that the networks share: convolution blocks and dense layers with He initialisation, input normalisation, dropout.
 
-use burn::module::Param;
+use burn::module::{Module, Param};
 use burn::nn::BatchNormConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 use limbeck_kernels::{Block, Dense, channels_last};
@@ -121,4 +121,26 @@ fn kernel(
 pub(super) fn dense(inputs: usize, outputs: usize, device: &Device, rng: &mut Rng) -> Dense {
     let bias = Param::from_tensor(Tensor::zeros([outputs], device));
     Dense::new(he_normal([inputs, outputs], inputs, 1.0, device, rng), bias)
+}
+
+/// Log-odds from features by one hidden layer: a detection head.
+#[derive(Module, Debug)]
+pub(crate) struct LogOdds {
+    hidden: Dense,
+    output: Dense,
+}
+
+/// Units of the hidden layer.
+const HIDDEN: usize = 32;
+
+impl LogOdds {
+    /// With fresh weights.
+    pub(crate) fn new(features: usize, device: &Device, rng: &mut Rng) -> Self {
+        Self { hidden: dense(features, HIDDEN, device, rng).relu(), output: dense(HIDDEN, 1, device, rng) }
+    }
+
+    /// `[batch, features]` to `[batch]`.
+    pub(crate) fn forward(&self, features: Tensor<2>) -> Tensor<1> {
+        self.output.forward(self.hidden.forward(features)).flatten(0, 1)
+    }
 }

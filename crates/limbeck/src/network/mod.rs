@@ -12,8 +12,10 @@ mod resnet;
 mod vgg;
 mod weights;
 
+pub(crate) use autoencoder::fine_structure;
 pub use autoencoder::{Autoencoder, AutoencoderKind, AutoencoderSpec, Denoised, TrainedAutoencoder};
 pub use classifier::{Architecture, Classifier, ClassifierSpec, TrainedClassifier};
+pub(crate) use layers::LogOdds;
 pub use layers::{Dropout, Normalisation};
 
 use burn::tensor::{Device, Tensor};

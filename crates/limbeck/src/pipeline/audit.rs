@@ -15,8 +15,8 @@ use crate::dataset::{Dataset, Edit, SampleId, encode_png, rewrite_all};
 use crate::error::{Error, Result};
 use crate::network::{TrainedAutoencoder, TrainedClassifier};
 use crate::purify::{
-    Defence, Judgement, LabelModel, Ledger, NoiseConfig, Threshold, Twins, Verdict, craft_twins, judge,
-    purified_set, train_autoencoder, train_label_model,
+    Defence, Judgement, LabelModel, Ledger, NoiseConfig, ScoreKind, Threshold, Twins, Verdict, craft_twins,
+    judge, purified_set, train_autoencoder, train_label_model,
 };
 use crate::train::Targets;
 
@@ -188,7 +188,8 @@ impl Run<'_> {
     /// Judges the audited set: what is proposed, before any decision by hand.
     pub(super) fn audit(&mut self, sets: &Sets, audited: &Dataset, networks: &Networks) -> Result<Audit> {
         let config = self.config.purify;
-        let key = self.key("audit", &config, &[&networks.dae.key, &networks.label_model.key]);
+        let settings = (config, ScoreKind::names());
+        let key = self.key("audit", &settings, &[&networks.dae.key, &networks.label_model.key]);
         let (ledger, thresholds) = ("proposed.parquet", "thresholds.json");
         self.stage("audit", &key, &[ledger, thresholds, TRUSTED_SCORES], |run, _| {
             let defence = run.defence(networks);

@@ -242,6 +242,8 @@ fn sample() -> RunConfig {
     config.evaluate.checklist =
         ChecklistConfig { images: 64, restarts: 3, queries: 100, ..ChecklistConfig::default() };
     config.evaluate.held_out.images = 256;
+    config.evaluate.held_out.knowing_images = 64;
+    config.evaluate.held_out.knowing.retain(|attack| attack.eps >= EPS_8);
     config
 }
 

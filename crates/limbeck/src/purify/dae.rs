@@ -127,7 +127,7 @@ impl DenoisingTask<'_> {
 }
 
 /// log(1 + exp(z)) − y z for log-odds z and y in {0, 1}, `[batch]`: binary cross-entropy.
-fn binary_cross_entropies(logits: Tensor<1>, truth: Tensor<1>) -> Tensor<1> {
+pub(super) fn binary_cross_entropies(logits: Tensor<1>, truth: Tensor<1>) -> Tensor<1> {
     let softplus = relu(logits.clone()) + logits.clone().abs().neg().exp().log1p();
     softplus - logits * truth
 }

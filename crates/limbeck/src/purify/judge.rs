@@ -4,10 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::discovery::largest_discovery;
-use super::fitted::FittedScores;
 use super::ledger::{Ledger, LedgerRow};
 use super::mixture::Mixture;
-use super::scores::{Defence, ScoreKind, Scored, columns, score_all};
+use super::scores::{Defence, Learnt, ScoreKind, Scored, columns, score_all};
 use super::threshold::{CalibrationScores, Rule, Threshold};
 use super::verdict::Verdict;
 use crate::craft::quantise;
@@ -112,16 +111,16 @@ pub fn judge(
     config: &PurifyConfig,
     progress: &dyn Progress,
 ) -> Result<Judgement> {
-    let fitted = FittedScores::fit(audited, defence, progress)?;
+    let learnt = Learnt::fit(audited, trusted, defence, progress)?;
     progress.task("scoring trusted images", "images");
-    let (mixture, columns) = calibrated(trusted, defence, &fitted, progress)?;
+    let (mixture, columns) = calibrated(trusted, defence, &learnt, progress)?;
     let calibration = columns.iter().cloned().map(CalibrationScores::new).collect::<Result<Vec<_>>>()?;
     let images = trusted.samples().iter().map(|sample| (sample.id.to_string(), sample.label)).collect();
     let trusted_scores = TrustedScores { images, columns };
     let thresholds =
         calibration.iter().map(|scores| Threshold::infer(scores, config.rule)).collect::<Result<Vec<_>>>()?;
     progress.task("scoring the audited images", "images");
-    let mut scored = score_all(audited, defence, &fitted, progress)?;
+    let mut scored = score_all(audited, defence, &learnt, progress)?;
     for (image, sample) in scored.iter_mut().zip(audited.samples()) {
         image.scores.push(mixture.of(&image.scores, sample.label));
     }
@@ -146,7 +145,9 @@ pub fn judge(
                 kind => kind,
             };
             let flagged = threshold.flags(suspicion).then_some(culprit);
-            let (verdict, reason) = decide(&scored, flagged, sample.label, config, audited.classes());
+            let crafted = learnt.intent.calls_crafted(scored.scores[ScoreKind::Intent.position()]);
+            let (verdict, reason) =
+                decide(&scored, flagged, crafted, sample.label, config, audited.classes());
             LedgerRow {
                 id: sample.id.to_string(),
                 path: sample.path.clone(),
@@ -205,11 +206,12 @@ fn class_threshold(
 fn calibrated(
     trusted: &Dataset,
     defence: &Defence<'_>,
-    fitted: &FittedScores,
+    learnt: &Learnt,
     progress: &dyn Progress,
 ) -> Result<(Mixture, Vec<Vec<f64>>)> {
-    let scored = score_all(trusted, defence, fitted, progress)?;
+    let scored = score_all(trusted, defence, learnt, progress)?;
     let mut columns = columns(&scored);
+    columns[ScoreKind::Intent.position()] = learnt.intent.of_trusted().to_vec();
     if let Some(model) = defence.label_model {
         if model.trusted_margins.len() != trusted.len() {
             let found = format!("margins of {} trusted images", model.trusted_margins.len());
@@ -231,23 +233,29 @@ fn calibrated(
 /// Scores of sets that are not the trusted images: one column for each score of a ledger row.
 pub struct Scorer<'a> {
     defence: Defence<'a>,
-    fitted: FittedScores,
+    learnt: Learnt,
     mixture: Mixture,
     /// Of the trusted images, one column for each score.
     trusted: Vec<Vec<f64>>,
 }
 
 impl<'a> Scorer<'a> {
-    /// Fits on the audited images what looks at whole classes, and the mixture on the trusted images.
+    /// Fits on the audited images what looks at whole classes, and intent and the mixture on the trusted images.
     pub fn new(
         audited: &Dataset,
         trusted: &Dataset,
         defence: Defence<'a>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let fitted = FittedScores::fit(audited, &defence, progress)?;
-        let (mixture, trusted) = calibrated(trusted, &defence, &fitted, progress)?;
-        Ok(Self { defence, fitted, mixture, trusted })
+        let learnt = Learnt::fit(audited, trusted, &defence, progress)?;
+        let (mixture, trusted) = calibrated(trusted, &defence, &learnt, progress)?;
+        Ok(Self { defence, learnt, mixture, trusted })
+    }
+
+    /// Of columns that [`score`](Self::score) gave, whether the fine structure of each image is called crafted.
+    pub fn called_crafted(&self, columns: &[Vec<f64>]) -> Vec<bool> {
+        let log_odds = &columns[ScoreKind::Intent.position()];
+        log_odds.iter().map(|log_odds| self.learnt.intent.calls_crafted(*log_odds)).collect()
     }
 
     /// A score of the trusted images, in their order.
@@ -257,7 +265,7 @@ impl<'a> Scorer<'a> {
 
     /// One column for each score, in the order of [`ScoreKind::names`].
     pub fn score(&self, set: &Dataset, progress: &dyn Progress) -> Result<Vec<Vec<f64>>> {
-        let scored = score_all(set, &self.defence, &self.fitted, progress)?;
+        let scored = score_all(set, &self.defence, &self.learnt, progress)?;
         let mut columns = columns(&scored);
         let of = |(image, sample): (&Scored, &Sample)| self.mixture.of(&image.scores, sample.label);
         columns.push(scored.iter().zip(set.samples()).map(of).collect());
@@ -268,6 +276,7 @@ impl<'a> Scorer<'a> {
 fn decide(
     scored: &Scored,
     flagged: Option<ScoreKind>,
+    crafted: bool,
     label: u32,
     config: &PurifyConfig,
     classes: &[String],
@@ -278,7 +287,10 @@ fn decide(
     };
     let class = |index: u32| classes.get(index as usize).map_or("?", String::as_str);
     let why = match culprit {
-        // The head cannot tell intent: honest sensor noise looks like an attack to it.
+        // These cannot tell intent: honest sensor noise looks like an attack to them.
+        ScoreKind::Head | ScoreKind::Mse | ScoreKind::TopError | ScoreKind::Residual if crafted => {
+            "perturbed as attacks perturb, not as noise does".to_owned()
+        }
         ScoreKind::Head => {
             "unlike the trusted images: a fine perturbation, or noise that they lack".to_owned()
         }
@@ -288,7 +300,7 @@ fn decide(
             }
             _ => format!("it is an unusual \"{}\"", class(label)),
         },
-        ScoreKind::Mse | ScoreKind::TopError => {
+        ScoreKind::Mse | ScoreKind::TopError | ScoreKind::Residual => {
             "unlike the trusted images: the autoencoder cannot paint it again".to_owned()
         }
         ScoreKind::Spectral => {

@@ -6,10 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fitted::{FITTED, FittedScores};
+use super::intent::Intent;
 use super::label_model::LabelModel;
 use crate::dataset::Dataset;
 use crate::error::Result;
-use crate::network::{Denoised, Model, TrainedAutoencoder, TrainedClassifier};
+use crate::network::{Denoised, Model, TrainedAutoencoder, TrainedClassifier, fine_structure};
 use crate::progress::Progress;
 use crate::tensors::{argmax, values};
 use crate::train::INFERENCE_BATCH;
@@ -114,6 +115,25 @@ impl Score for TopError {
     }
 }
 
+/// ⟨x − D(x), h⟩ / ⟨h, h⟩, where h is the image's fine structure, its difference to the mean of 3x3 pixels: the share of it that a network which predicts
+/// the residual takes for noise, by least squares. Sharp images with much contrast have much fine structure, so that it does not make them suspicious.
+struct ResidualShare;
+
+impl ResidualShare {
+    /// Mean square of h that is added below the line, a quarter of a grey level's: an image without fine structure has no share of it.
+    const FLOOR: f64 = 0.25 / (255.0 * 255.0);
+}
+
+impl Score for ResidualShare {
+    fn score(&self, _: &Defence<'_>, shown: &Shown<'_>) -> Tensor<1> {
+        let residual = shown.images.clone() - shown.denoised.reconstructions.clone();
+        let structure = fine_structure(shown.images.clone());
+        let mean = |products: Tensor<4>| products.flatten::<2>(1, 3).mean_dim(1);
+        let share = mean(residual * structure.clone()) / mean(structure.square()).add_scalar(Self::FLOOR);
+        share.flatten(0, 1)
+    }
+}
+
 /// KL(softmax(z(x)/T) ‖ softmax(z(D(x)))), T on the first only (Vacanti & Van Looveren 2020, AdversarialAE).
 struct KullbackLeibler;
 
@@ -192,6 +212,8 @@ pub enum ScoreKind {
     Mse,
     /// Mean of the largest hundredth of the squared errors.
     TopError,
+    /// Share of the fine structure that the autoencoder takes for noise.
+    Residual,
     /// Kullback-Leibler divergence between the answers to the image and to its reconstruction.
     Kl,
     /// The same divergence on the classifier's features.
@@ -206,6 +228,8 @@ pub enum ScoreKind {
     Spectral,
     /// How much nearer to the smaller of two clusters of the class, in the same layer.
     Clustering,
+    /// Log-odds that the fine structure is that of a crafted image and not of honest damage.
+    Intent,
     /// The least likely of detection head, label model and reconstruction error on calibration images.
     Mixture,
 }
@@ -214,6 +238,7 @@ pub enum ScoreKind {
 pub const TABLE: &[(ScoreKind, &str, &dyn Score)] = &[
     (ScoreKind::Mse, "mse", &MeanSquaredError),
     (ScoreKind::TopError, "top-error", &TopError),
+    (ScoreKind::Residual, "residual", &ResidualShare),
     (ScoreKind::Kl, "kl", &KullbackLeibler),
     (ScoreKind::HiddenKl, "hidden-kl", &HiddenDivergence),
     (ScoreKind::Jsd, "jsd", &JensenShannon),
@@ -222,11 +247,11 @@ pub const TABLE: &[(ScoreKind, &str, &dyn Score)] = &[
 ];
 
 impl ScoreKind {
-    /// Kinds and names of the scores of a ledger row, in its order: those of [`TABLE`], those of [`FITTED`], and the mixture last.
+    /// Kinds and names of the scores of a ledger row, in its order: those of [`TABLE`], those of [`FITTED`], intent, and the mixture last.
     fn row() -> impl Iterator<Item = (Self, &'static str)> {
         let of_batches = TABLE.iter().map(|(kind, name, _)| (*kind, *name));
         let of_classes = FITTED.iter().map(|(kind, name, _)| (*kind, *name));
-        of_batches.chain(of_classes).chain([(Self::Mixture, "mixture")])
+        of_batches.chain(of_classes).chain([(Self::Intent, "intent"), (Self::Mixture, "mixture")])
     }
 
     /// Position in the scores of a ledger row.
@@ -248,7 +273,7 @@ impl ScoreKind {
 /// What is known of one image after scoring.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Scored {
-    /// One value for each score of [`TABLE`], then one for each of [`FITTED`].
+    /// One value for each score of [`TABLE`], then one for each of [`FITTED`], then that of intent.
     pub(super) scores: Vec<f64>,
     /// What the label model answers on its reconstruction; the classifier, which a backdoor in the audited set may deceive, if there is no label model.
     pub(super) restored_answer: u32,
@@ -256,11 +281,33 @@ pub(super) struct Scored {
     pub(super) shown_class: Option<u32>,
 }
 
+/// What scores have learnt of the sets before they see an image.
+pub(super) struct Learnt {
+    /// On the audited set.
+    classes: FittedScores,
+    /// On the trusted images.
+    pub(super) intent: Intent,
+}
+
+impl Learnt {
+    pub(super) fn fit(
+        audited: &Dataset,
+        trusted: &Dataset,
+        defence: &Defence<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        Ok(Self {
+            classes: FittedScores::fit(audited, defence, progress)?,
+            intent: Intent::fit(trusted, defence.classifier, progress)?,
+        })
+    }
+}
+
 /// Scores every image of a set, batch by batch.
 pub(super) fn score_all(
     set: &Dataset,
     defence: &Defence<'_>,
-    fitted: &FittedScores,
+    learnt: &Learnt,
     progress: &dyn Progress,
 ) -> Result<Vec<Scored>> {
     let device = defence.autoencoder.device();
@@ -281,20 +328,29 @@ pub(super) fn score_all(
         };
         let activations = values(defence.classifier.hidden(shown.read.features))?;
         let units = activations.len() / chunk.len();
-        let of_class = |row: usize| fitted.of(&activations[units * row..units * (row + 1)], labels[row]);
-        scored.extend((0..chunk.len()).map(|row| Scored {
-            scores: columns.iter().map(|column| f64::from(column[row])).chain(of_class(row)).collect(),
-            restored_answer: restored[row],
-            shown_class: classes.as_ref().map(|classes| classes[row]),
+        let of_class =
+            |row: usize| learnt.classes.of(&activations[units * row..units * (row + 1)], labels[row]);
+        let intents = learnt.intent.log_odds(set, chunk)?;
+        scored.extend((0..chunk.len()).map(|row| {
+            Scored {
+                scores: columns
+                    .iter()
+                    .map(|column| f64::from(column[row]))
+                    .chain(of_class(row))
+                    .chain([intents[row]])
+                    .collect(),
+                restored_answer: restored[row],
+                shown_class: classes.as_ref().map(|classes| classes[row]),
+            }
         }));
         progress.advance(scored.len() as u64, set.len() as u64);
     }
     Ok(scored)
 }
 
-/// Columns of [`TABLE`] and [`FITTED`] for the images, one column for each score.
+/// Columns of [`TABLE`], [`FITTED`] and intent for the images, one column for each score.
 pub(super) fn columns(scored: &[Scored]) -> Vec<Vec<f64>> {
-    (0..TABLE.len() + FITTED.len())
+    (0..ScoreKind::Mixture.position())
         .map(|column| scored.iter().map(|image| image.scores[column]).collect())
         .collect()
 }

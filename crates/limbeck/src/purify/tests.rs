@@ -111,6 +111,31 @@ fn mse_is_the_mean_square_over_pixels_of_each_image() {
 }
 
 #[test]
+fn the_residual_score_is_the_share_of_the_fine_structure_that_is_taken_away() {
+    // Noise of 0.3: beside its mean square the floor is nothing. A quarter of what differs from its surroundings is taken away from the first image,
+    // a grey of its own from the second, which is no fine structure.
+    let images = uniform([2, 3, 8, 8], 0.3, 0.6, 3);
+    let structure = crate::network::fine_structure(images.clone());
+    let sharp = structure.clone().narrow(0, 0, 1).mul_scalar(0.25);
+    let flat = structure.clone().narrow(0, 1, 1).zeros_like().add_scalar(0.1);
+    let restored = images.clone() - burn::tensor::Tensor::cat(vec![sharp, flat.clone()], 0);
+    let networks = networks();
+    let (_, _, score) = TABLE[ScoreKind::Residual.position()];
+    let found =
+        values(score.score(&networks.defence(), &networks.shown(images.clone(), restored))).expect("values");
+    assert!((found[0] - 0.25).abs() < 1e-3, "{found:?}");
+    let mean = |tensor: Tensor<4>| f64::from(tensor.mean().into_scalar::<f32>());
+    let of_second = structure.narrow(0, 1, 1);
+    let expected = 0.1 * mean(of_second.clone()) / (mean(of_second.square()) + 0.25 / (255.0 * 255.0));
+    assert!((f64::from(found[1]) - expected).abs() < 1e-5, "{found:?} and {expected}");
+    // An image of one grey has none.
+    let grey = images.zeros_like().add_scalar(0.5);
+    let found = values(score.score(&networks.defence(), &networks.shown(grey.clone(), grey.sub_scalar(0.1))))
+        .expect("values");
+    assert!(found.iter().all(|share| share.abs() < 1e-4), "{found:?}");
+}
+
+#[test]
 fn an_attacker_sees_the_logarithm_of_that_error_and_can_lower_it() {
     let networks = networks();
     let (model, images) = (ReconstructionError(&networks.autoencoder), uniform([2, 3, 8, 8], 0.3, 0.6, 3));

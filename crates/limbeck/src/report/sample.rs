@@ -170,6 +170,7 @@ fn held_out() -> HeldOutDetection {
         mean_length: 0.61,
         auroc: vec![auroc, 0.52, 0.58, 0.71, auroc - 0.02],
         flagged: rate(flagged),
+        called_crafted: rate(flagged / 2),
         recall_at_1_percent: 0.9 * auroc,
         knows_detector: name.ends_with("knowing the detector"),
         fooled: rate(870),
@@ -187,8 +188,16 @@ fn held_out() -> HeldOutDetection {
             attack("i-fgsm eps 0.0157, knowing the detector", 0.51, 22),
         ],
         honest: vec![
-            HeldOutDamage { damage: "jpeg quality 75".to_owned(), flagged: rate(24) },
-            HeldOutDamage { damage: "noise sigma 0.01".to_owned(), flagged: rate(310) },
+            HeldOutDamage {
+                damage: "jpeg quality 75".to_owned(),
+                flagged: rate(24),
+                called_crafted: rate(24 / 10),
+            },
+            HeldOutDamage {
+                damage: "noise sigma 0.01".to_owned(),
+                flagged: rate(310),
+                called_crafted: rate(310 / 10),
+            },
         ],
     }
 }
