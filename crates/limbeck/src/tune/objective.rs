@@ -131,6 +131,11 @@ impl ObjectiveKind {
                 config.purify.score.name(),
                 "a score of the autoencoder (mse, kl, head or mixture): this one looks at the classifier alone",
             )),
+            (Self::Detection, ScoreKind::Intent) => Err(Error::config(
+                "purify.score",
+                config.purify.score.name(),
+                "a score of the autoencoder (mse, kl, head or mixture): this one looks at the image alone",
+            )),
             _ => Ok(()),
         }
     }

@@ -223,6 +223,7 @@ fn what_cannot_be_searched_is_refused_before_any_work() {
             ObjectiveKind::Detection,
             "found spectral",
         ),
+        (&[], "purify.score=choice:mse,intent", SamplerKind::Tpe, ObjectiveKind::Detection, "found intent"),
         (&label, "dae.width=int:4..8", SamplerKind::Tpe, ObjectiveKind::Detection, "found label"),
         (&[], "dae.train.epochs=int:1..9", SamplerKind::Hyperband, ObjectiveKind::Psnr, "another sampler"),
     ] {
