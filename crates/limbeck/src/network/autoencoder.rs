@@ -14,7 +14,8 @@ use limbeck_kernels::{Block, Dense, channels_first, channels_last, max_pool_2x2,
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::layers::{LogOdds, conv, conv_of_gain, dense};
+use super::layers::{conv, conv_of_gain, dense};
+use super::log_odds::LogOdds;
 use super::weights;
 use crate::error::{Error, Result};
 use crate::rng::Rng;

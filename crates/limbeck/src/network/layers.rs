@@ -1,6 +1,6 @@
 //! Layers that the networks share: convolution blocks and dense layers with He initialisation, input normalisation, dropout.
 
-use burn::module::{Module, Param};
+use burn::module::Param;
 use burn::nn::BatchNormConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 use limbeck_kernels::{Block, Dense, channels_last};
@@ -67,6 +67,15 @@ impl Dropout {
         if kept.is_empty() { vec![0] } else { kept }
     }
 
+    /// Of `[batch, features]` the kept features, made up for the others, which are 0; for every image the same.
+    pub(super) fn keep(&self, features: Tensor<2>, kept: &[u32]) -> Tensor<2> {
+        let [_, length] = features.dims();
+        let mut mask = vec![0.0; length];
+        kept.iter().for_each(|&feature| mask[feature as usize] = self.factor() as f32);
+        let mask = Tensor::<2>::from_data(TensorData::new(mask, [1, length]), &features.device());
+        features * mask
+    }
+
     /// What the kept features are multiplied by, to make up for the others.
     pub(super) fn factor(&self) -> f64 {
         1.0 / (1.0 - self.probability)
@@ -121,26 +130,4 @@ fn kernel(
 pub(super) fn dense(inputs: usize, outputs: usize, device: &Device, rng: &mut Rng) -> Dense {
     let bias = Param::from_tensor(Tensor::zeros([outputs], device));
     Dense::new(he_normal([inputs, outputs], inputs, 1.0, device, rng), bias)
-}
-
-/// Log-odds from features by one hidden layer: a detection head.
-#[derive(Module, Debug)]
-pub(crate) struct LogOdds {
-    hidden: Dense,
-    output: Dense,
-}
-
-/// Units of the hidden layer.
-const HIDDEN: usize = 32;
-
-impl LogOdds {
-    /// With fresh weights.
-    pub(crate) fn new(features: usize, device: &Device, rng: &mut Rng) -> Self {
-        Self { hidden: dense(features, HIDDEN, device, rng).relu(), output: dense(HIDDEN, 1, device, rng) }
-    }
-
-    /// `[batch, features]` to `[batch]`.
-    pub(crate) fn forward(&self, features: Tensor<2>) -> Tensor<1> {
-        self.output.forward(self.hidden.forward(features)).flatten(0, 1)
-    }
 }

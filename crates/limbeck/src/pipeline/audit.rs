@@ -15,8 +15,8 @@ use crate::dataset::{Dataset, Edit, SampleId, encode_png, rewrite_all};
 use crate::error::{Error, Result};
 use crate::network::{TrainedAutoencoder, TrainedClassifier};
 use crate::purify::{
-    Defence, Judgement, LabelModel, Ledger, NoiseConfig, ScoreKind, Threshold, Twins, Verdict, craft_twins,
-    judge, purified_set, train_autoencoder, train_label_model,
+    Defence, IntentModel, Judgement, LabelModel, Ledger, NoiseConfig, ScoreKind, Threshold, Twins, Verdict,
+    craft_twins, judge, purified_set, train_autoencoder, train_label_model,
 };
 use crate::train::Targets;
 
@@ -25,6 +25,7 @@ pub(super) struct Networks {
     pub(super) undefended: Made<Trained<TrainedClassifier>>,
     pub(super) dae: Made<Trained<TrainedAutoencoder>>,
     pub(super) label_model: Made<Option<LabelModel>>,
+    pub(super) intent: Made<IntentModel>,
 }
 
 /// The judged set.
@@ -175,12 +176,31 @@ impl Run<'_> {
         Ok(Made { value: Some(LabelModel { classifier, trusted_margins }), key })
     }
 
+    /// Trains what tells crafted images from honest damage.
+    pub(super) fn intent(
+        &mut self,
+        sets: &Sets,
+        undefended: &Made<Trained<TrainedClassifier>>,
+    ) -> Result<Made<IntentModel>> {
+        let name = "intent";
+        let key = self.key(name, &(), &[&undefended.key]);
+        let files = IntentModel::files(name);
+        let names: Vec<&str> = files.iter().map(String::as_str).collect();
+        let paths = |run: &Self| names.iter().map(|file| run.path(file)).collect::<Vec<_>>();
+        self.stage(name, &key, &names, |run, _| {
+            let classifier = &undefended.value.network;
+            IntentModel::fit(&sets.trusted, classifier, run.seed(name), run.progress)?.save(&paths(run))
+        })?;
+        Ok(Made { value: IntentModel::load(&paths(self), &self.device)?, key })
+    }
+
     pub(super) fn defence<'a>(&self, networks: &'a Networks) -> Defence<'a> {
-        let Networks { undefended, dae, label_model } = networks;
+        let Networks { undefended, dae, label_model, intent } = networks;
         Defence {
             autoencoder: &dae.value.network,
             classifier: &undefended.value.network,
             label_model: label_model.value.as_ref(),
+            intent: Some(&intent.value),
             kl_temperature: self.config.purify.kl_temperature,
         }
     }
@@ -189,7 +209,11 @@ impl Run<'_> {
     pub(super) fn audit(&mut self, sets: &Sets, audited: &Dataset, networks: &Networks) -> Result<Audit> {
         let config = self.config.purify;
         let settings = (config, ScoreKind::names());
-        let key = self.key("audit", &settings, &[&networks.dae.key, &networks.label_model.key]);
+        let key = self.key(
+            "audit",
+            &settings,
+            &[&networks.dae.key, &networks.label_model.key, &networks.intent.key],
+        );
         let (ledger, thresholds) = ("proposed.parquet", "thresholds.json");
         self.stage("audit", &key, &[ledger, thresholds, TRUSTED_SCORES], |run, _| {
             let defence = run.defence(networks);

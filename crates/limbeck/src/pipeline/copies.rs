@@ -96,6 +96,7 @@ impl CopiedDefence {
             autoencoder: &autoencoder,
             classifier: surrogate,
             label_model: label_model.as_ref(),
+            intent: None,
             kl_temperature: config.purify.kl_temperature,
         };
         let scorer = Scorer::new(&own, &trusted, defence, progress)?;

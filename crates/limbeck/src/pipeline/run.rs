@@ -108,7 +108,8 @@ impl<'a> Run<'a> {
         let undefended = self.undefended(&sets, &audited, &known)?;
         let dae = self.dae(&sets, &audited, &poison, &undefended)?;
         let label_model = self.label_model(&sets, &audited, &known)?;
-        let networks = Networks { undefended, dae, label_model };
+        let intent = self.intent(&sets, &undefended)?;
+        let networks = Networks { undefended, dae, label_model, intent };
         let proposed = self.audit(&sets, &audited, &networks)?;
         self.findings(&sets, &audited, &networks, &proposed)?;
         outcome.decisions = Some(self.offer_decisions(&audited, &proposed)?);

@@ -8,7 +8,6 @@
 //! A set that is to be audited may hold perturbed images. Taught that they are clean, head and reconstruction would learn not to see their like. So of the
 //! unperturbed inputs of a step those that look most perturbed to the head teach neither (trimmed loss).
 
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use limbeck_kernels::mean_squared_error;
 use rand::Rng as _;
@@ -22,7 +21,9 @@ use crate::network::{Autoencoder, AutoencoderSpec, Denoised, Model, TrainedAutoe
 use crate::progress::Progress;
 use crate::rng::{Rng, Seed};
 use crate::tensors::values;
-use crate::train::{Checkpoints, Epoch, INFERENCE_BATCH, Task, TrainConfig, Validation, fit};
+use crate::train::{
+    Checkpoints, Epoch, INFERENCE_BATCH, Task, TrainConfig, Validation, binary_cross_entropies, fit,
+};
 
 /// A set with the adversarial twin of each image, in the same order.
 #[derive(Clone)]
@@ -124,12 +125,6 @@ impl DenoisingTask<'_> {
             perturbed: Tensor::from_floats(&perturbed[..], &device),
         })
     }
-}
-
-/// log(1 + exp(z)) − y z for log-odds z and y in {0, 1}, `[batch]`: binary cross-entropy.
-pub(super) fn binary_cross_entropies(logits: Tensor<1>, truth: Tensor<1>) -> Tensor<1> {
-    let softplus = relu(logits.clone()) + logits.clone().abs().neg().exp().log1p();
-    softplus - logits * truth
 }
 
 /// Grey levels of 8 bits: an error in `[0, 1]` times this is one in grey levels.

@@ -4,9 +4,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::discovery::largest_discovery;
+use super::fitted::FittedScores;
+use super::intent::IntentModel;
 use super::ledger::{Ledger, LedgerRow};
 use super::mixture::Mixture;
-use super::scores::{Defence, Learnt, ScoreKind, Scored, columns, score_all};
+use super::scores::{Defence, ScoreKind, Scored, columns, score_all};
 use super::threshold::{CalibrationScores, Rule, Threshold};
 use super::verdict::Verdict;
 use crate::craft::quantise;
@@ -111,16 +113,16 @@ pub fn judge(
     config: &PurifyConfig,
     progress: &dyn Progress,
 ) -> Result<Judgement> {
-    let learnt = Learnt::fit(audited, trusted, defence, progress)?;
+    let fitted = FittedScores::fit(audited, defence, progress)?;
     progress.task("scoring trusted images", "images");
-    let (mixture, columns) = calibrated(trusted, defence, &learnt, progress)?;
+    let (mixture, columns) = calibrated(trusted, defence, &fitted, progress)?;
     let calibration = columns.iter().cloned().map(CalibrationScores::new).collect::<Result<Vec<_>>>()?;
     let images = trusted.samples().iter().map(|sample| (sample.id.to_string(), sample.label)).collect();
     let trusted_scores = TrustedScores { images, columns };
     let thresholds =
         calibration.iter().map(|scores| Threshold::infer(scores, config.rule)).collect::<Result<Vec<_>>>()?;
     progress.task("scoring the audited images", "images");
-    let mut scored = score_all(audited, defence, &learnt, progress)?;
+    let mut scored = score_all(audited, defence, &fitted, progress)?;
     for (image, sample) in scored.iter_mut().zip(audited.samples()) {
         image.scores.push(mixture.of(&image.scores, sample.label));
     }
@@ -145,7 +147,7 @@ pub fn judge(
                 kind => kind,
             };
             let flagged = threshold.flags(suspicion).then_some(culprit);
-            let crafted = learnt.intent.calls_crafted(scored.scores[ScoreKind::Intent.position()]);
+            let crafted = calls_crafted(defence, scored.scores[ScoreKind::Intent.position()]);
             let (verdict, reason) =
                 decide(&scored, flagged, crafted, sample.label, config, audited.classes());
             LedgerRow {
@@ -206,18 +208,23 @@ fn class_threshold(
 fn calibrated(
     trusted: &Dataset,
     defence: &Defence<'_>,
-    learnt: &Learnt,
+    fitted: &FittedScores,
     progress: &dyn Progress,
 ) -> Result<(Mixture, Vec<Vec<f64>>)> {
-    let scored = score_all(trusted, defence, learnt, progress)?;
+    let scored = score_all(trusted, defence, fitted, progress)?;
     let mut columns = columns(&scored);
-    columns[ScoreKind::Intent.position()] = learnt.intent.of_trusted().to_vec();
-    if let Some(model) = defence.label_model {
-        if model.trusted_margins.len() != trusted.len() {
-            let found = format!("margins of {} trusted images", model.trusted_margins.len());
-            return Err(Error::input("label model", found, format!("of {}", trusted.len())));
+    // Models that the trusted images taught have scored each by a network that it did not teach.
+    let untaught = [
+        (ScoreKind::Label, defence.label_model.map(|model| &model.trusted_margins[..])),
+        (ScoreKind::Intent, defence.intent.map(IntentModel::of_trusted)),
+    ];
+    for (kind, scores) in untaught {
+        let Some(scores) = scores else { continue };
+        if scores.len() != trusted.len() {
+            let found = format!("{} scores of {} trusted images", kind.name(), scores.len());
+            return Err(Error::input("audit", found, format!("of {}", trusted.len())));
         }
-        columns[ScoreKind::Label.position()].clone_from(&model.trusted_margins);
+        columns[kind.position()] = scores.to_vec();
     }
     let labels: Vec<u32> = trusted.samples().iter().map(|sample| sample.label).collect();
     let mixture = Mixture::fit(&columns, &labels)?;
@@ -233,29 +240,29 @@ fn calibrated(
 /// Scores of sets that are not the trusted images: one column for each score of a ledger row.
 pub struct Scorer<'a> {
     defence: Defence<'a>,
-    learnt: Learnt,
+    fitted: FittedScores,
     mixture: Mixture,
     /// Of the trusted images, one column for each score.
     trusted: Vec<Vec<f64>>,
 }
 
 impl<'a> Scorer<'a> {
-    /// Fits on the audited images what looks at whole classes, and intent and the mixture on the trusted images.
+    /// Fits on the audited images what looks at whole classes, and the mixture on the trusted images.
     pub fn new(
         audited: &Dataset,
         trusted: &Dataset,
         defence: Defence<'a>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let learnt = Learnt::fit(audited, trusted, &defence, progress)?;
-        let (mixture, trusted) = calibrated(trusted, &defence, &learnt, progress)?;
-        Ok(Self { defence, learnt, mixture, trusted })
+        let fitted = FittedScores::fit(audited, &defence, progress)?;
+        let (mixture, trusted) = calibrated(trusted, &defence, &fitted, progress)?;
+        Ok(Self { defence, fitted, mixture, trusted })
     }
 
     /// Of columns that [`score`](Self::score) gave, whether the fine structure of each image is called crafted.
     pub fn called_crafted(&self, columns: &[Vec<f64>]) -> Vec<bool> {
         let log_odds = &columns[ScoreKind::Intent.position()];
-        log_odds.iter().map(|log_odds| self.learnt.intent.calls_crafted(*log_odds)).collect()
+        log_odds.iter().map(|log_odds| calls_crafted(&self.defence, *log_odds)).collect()
     }
 
     /// A score of the trusted images, in their order.
@@ -265,12 +272,17 @@ impl<'a> Scorer<'a> {
 
     /// One column for each score, in the order of [`ScoreKind::names`].
     pub fn score(&self, set: &Dataset, progress: &dyn Progress) -> Result<Vec<Vec<f64>>> {
-        let scored = score_all(set, &self.defence, &self.learnt, progress)?;
+        let scored = score_all(set, &self.defence, &self.fitted, progress)?;
         let mut columns = columns(&scored);
         let of = |(image, sample): (&Scored, &Sample)| self.mixture.of(&image.scores, sample.label);
         columns.push(scored.iter().zip(set.samples()).map(of).collect());
         Ok(columns)
     }
+}
+
+/// Whether log-odds of intent are called those of a crafted image.
+fn calls_crafted(defence: &Defence<'_>, log_odds: f64) -> bool {
+    defence.intent.is_some_and(|model| model.calls_crafted(log_odds))
 }
 
 fn decide(

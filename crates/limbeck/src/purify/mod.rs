@@ -26,6 +26,7 @@ mod verdict;
 pub use dae::{Twins, Watch, craft_twins, train_autoencoder, train_watched_autoencoder};
 pub use decisions::{Decision, DecisionFile, Decisions, offer};
 pub use fitted::{Activations, FITTED, Fit, FittedScore};
+pub use intent::IntentModel;
 pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, Scorer, TrustedScores, judge, purified_set};
 pub use knowledge::{Knowledge, KnowledgeConfig};
 pub use label_model::{LabelModel, LabelModelConfig, train_label_model};

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fitted::{FITTED, FittedScores};
-use super::intent::Intent;
+use super::intent::IntentModel;
 use super::label_model::LabelModel;
 use crate::dataset::Dataset;
 use crate::error::Result;
@@ -24,6 +24,8 @@ pub struct Defence<'a> {
     pub classifier: &'a TrainedClassifier,
     /// A classifier of the defender's that learnt its classes from trusted images.
     pub label_model: Option<&'a LabelModel>,
+    /// What tells crafted images from honest damage.
+    pub intent: Option<&'a IntentModel>,
     /// Temperature on the first distribution of the KL score.
     pub kl_temperature: f64,
 }
@@ -228,7 +230,7 @@ pub enum ScoreKind {
     Spectral,
     /// How much nearer to the smaller of two clusters of the class, in the same layer.
     Clustering,
-    /// Log-odds that the fine structure is that of a crafted image and not of honest damage.
+    /// Log-odds that the fine structure is that of a crafted image and not of honest damage; 0 without a model of it.
     Intent,
     /// The least likely of detection head, label model and reconstruction error on calibration images.
     Mixture,
@@ -281,33 +283,11 @@ pub(super) struct Scored {
     pub(super) shown_class: Option<u32>,
 }
 
-/// What scores have learnt of the sets before they see an image.
-pub(super) struct Learnt {
-    /// On the audited set.
-    classes: FittedScores,
-    /// On the trusted images.
-    pub(super) intent: Intent,
-}
-
-impl Learnt {
-    pub(super) fn fit(
-        audited: &Dataset,
-        trusted: &Dataset,
-        defence: &Defence<'_>,
-        progress: &dyn Progress,
-    ) -> Result<Self> {
-        Ok(Self {
-            classes: FittedScores::fit(audited, defence, progress)?,
-            intent: Intent::fit(trusted, defence.classifier, progress)?,
-        })
-    }
-}
-
 /// Scores every image of a set, batch by batch.
 pub(super) fn score_all(
     set: &Dataset,
     defence: &Defence<'_>,
-    learnt: &Learnt,
+    fitted: &FittedScores,
     progress: &dyn Progress,
 ) -> Result<Vec<Scored>> {
     let device = defence.autoencoder.device();
@@ -328,9 +308,11 @@ pub(super) fn score_all(
         };
         let activations = values(defence.classifier.hidden(shown.read.features))?;
         let units = activations.len() / chunk.len();
-        let of_class =
-            |row: usize| learnt.classes.of(&activations[units * row..units * (row + 1)], labels[row]);
-        let intents = learnt.intent.log_odds(set, chunk)?;
+        let of_class = |row: usize| fitted.of(&activations[units * row..units * (row + 1)], labels[row]);
+        let intents = match defence.intent {
+            Some(model) => model.log_odds(set, chunk)?,
+            None => vec![0.0; chunk.len()],
+        };
         scored.extend((0..chunk.len()).map(|row| {
             Scored {
                 scores: columns

@@ -38,7 +38,7 @@ fn networks() -> Networks {
 impl Networks {
     fn defence(&self) -> Defence<'_> {
         let Self { autoencoder, classifier, label_model } = self;
-        Defence { autoencoder, classifier, label_model: Some(label_model), kl_temperature: 1.0 }
+        Defence { autoencoder, classifier, label_model: Some(label_model), intent: None, kl_temperature: 1.0 }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Losses: each formula in one place, computed on logits.
 
 use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
 
 /// Mean over the batch of CE(p, softmax(z/T)) for target distributions p and logits z, both `[batch, classes]`.
 ///
@@ -17,6 +18,12 @@ pub fn soft_cross_entropy(logits: Tensor<2>, targets: Tensor<2>, temperature: f6
 pub fn scaled_divergence(logits: Tensor<2>, targets: Tensor<2>, temperature: f64) -> Tensor<1> {
     let least = entropy_of(targets.clone());
     (soft_cross_entropy(logits, targets, temperature) - least).mul_scalar(temperature * temperature)
+}
+
+/// log(1 + exp(z)) − y z for log-odds z and y in {0, 1}, `[batch]`: binary cross-entropy.
+pub(crate) fn binary_cross_entropies(logits: Tensor<1>, truth: Tensor<1>) -> Tensor<1> {
+    let softplus = relu(logits.clone()) + logits.clone().abs().neg().exp().log1p();
+    softplus - logits * truth
 }
 
 /// Mean entropy of distributions `[batch, classes]` in nats: the least that [`soft_cross_entropy`] can be.

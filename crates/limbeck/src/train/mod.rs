@@ -17,6 +17,7 @@ pub use augment::{Augmentation, augment};
 pub use checkpoint::Checkpoints;
 pub(crate) use classifier::INFERENCE_BATCH;
 pub use classifier::{Lesson, RobustDistillation, Targets, teach_classifier, train_classifier};
+pub(crate) use loss::binary_cross_entropies;
 pub use loss::{entropy_of, scaled_divergence, soft_cross_entropy};
 pub use optimiser::OptimiserConfig;
 pub use schedule::Schedule;

@@ -190,6 +190,7 @@ impl Yardstick<'_> {
             autoencoder: network,
             classifier: self.classifier,
             label_model: None,
+            intent: None,
             kl_temperature: self.purify.kl_temperature,
         };
         let kind = match self.purify.score {
