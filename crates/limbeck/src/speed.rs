@@ -308,6 +308,7 @@ fn classifier_spec(shape: Shape) -> ClassifierSpec {
         image_size: [shape.image_size; 2],
         normalisation: Normalisation::default(),
         temperature: 20.0,
+        outlier: false,
     }
 }
 

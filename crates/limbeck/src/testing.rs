@@ -42,6 +42,7 @@ pub(crate) fn tiny_spec(architecture: Architecture, classes: usize, temperature:
         image_size: [8, 8],
         normalisation: Normalisation::default(),
         temperature,
+        outlier: false,
     }
 }
 

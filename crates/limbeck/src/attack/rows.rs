@@ -7,14 +7,14 @@ use crate::error::Result;
 use crate::network::Model;
 
 /// The images at `rows`, in that order.
-pub(super) fn select<const D: usize>(images: &Tensor<D>, rows: &[usize]) -> Tensor<D> {
+pub(crate) fn select<const D: usize>(images: &Tensor<D>, rows: &[usize]) -> Tensor<D> {
     let indices: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
     let indices = TensorData::new(indices, [rows.len()]);
     images.clone().select(0, Tensor::<1, Int>::from_data(indices, &images.device()))
 }
 
 /// `images` with those at `rows` replaced by `others`, in that order.
-pub(super) fn replace(images: Tensor<4>, rows: &[usize], others: Tensor<4>) -> Tensor<4> {
+pub(crate) fn replace(images: Tensor<4>, rows: &[usize], others: Tensor<4>) -> Tensor<4> {
     let [batch, ..] = images.dims();
     if rows.is_empty() {
         return images;

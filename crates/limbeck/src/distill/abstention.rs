@@ -9,28 +9,28 @@
 //! uncertainty (Vovk 2005; Papadopoulos 2002). The guarantee is one over images and calibration sets together, not for a class or for one calibration set, and
 //! it does not hold for images of another origin: frames of one video are alike, and those of another video are not exchangeable with them.
 
-use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
+use burn::tensor::{Int, Tensor, TensorData};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::SoftLabels;
-use super::temperature::{AtTemperature, calibrated_temperature};
-use super::uncertainty::{Seen, UNCERTAINTIES, Uncertainty};
+use super::temperature::calibrated_temperature;
+use super::uncertainty::{Seen, Uncertainty};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::network::{Model, TrainedClassifier};
 use crate::progress::Progress;
 use crate::purify::{CalibrationScores, Rule, Threshold};
 use crate::rng::Seed;
-use crate::tensors::values;
+use crate::tensors::{argmax, labels, values};
 use crate::train::INFERENCE_BATCH;
 
 /// When the student abstains.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AbstentionConfig {
-    /// What is measured: `kl` (the paper's), `entropy`, `mutual-information`, `variance` or `max-probability`.
+    /// What is measured: `kl` (the paper's), `entropy`, `mutual-information`, `variance`, `max-probability`, or `outlier` (of a student with an outlier class).
     #[serde(default)]
     pub uncertainty: Uncertainty,
     /// How the threshold is calibrated.
@@ -99,7 +99,7 @@ const NEVER: f64 = f64::MAX;
 /// A student's answer to one image.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The class, whether or not it is given.
+    /// The class, whether or not it is given; the likeliest besides the outlier class, if there is that.
     pub class: u32,
     /// Its probability at the rule's temperature, without dropout.
     pub probability: f64,
@@ -132,7 +132,7 @@ pub struct NullRule {
     pub target_null_rate: f64,
     /// Images that τ was calibrated on.
     pub calibration_images: usize,
-    /// r_c, one row a class.
+    /// r_c, one row an output.
     pub references: Vec<Vec<f32>>,
 }
 
@@ -147,6 +147,17 @@ fn as_deployed() -> f64 {
 }
 
 impl NullRule {
+    /// Seed of the thinned networks.
+    pub(super) fn draws(&self) -> Seed {
+        Seed::new(self.seed).child("null rule")
+    }
+
+    /// r_c of these answers, `[batch, outputs]`.
+    pub(super) fn references_of(&self, answers: Tensor<1, Int>) -> Tensor<2> {
+        let data = TensorData::new(self.references.concat(), [self.references.len(); 2]);
+        Tensor::<2>::from_data(data, &answers.device()).select(0, answers)
+    }
+
     /// Fits τ, and the temperature of the answers' probabilities, on clean calibration images.
     pub fn calibrate(
         student: &TrainedClassifier,
@@ -180,7 +191,7 @@ fn calibrate_temperature(
     progress: &dyn Progress,
 ) -> Result<f64> {
     let indices: Vec<usize> = (0..calibration.len()).collect();
-    let mut logits = Vec::with_capacity(calibration.len() * student.spec().classes.len());
+    let mut logits = Vec::with_capacity(calibration.len() * student.spec().outputs());
     for chunk in indices.chunks(INFERENCE_BATCH) {
         progress.check()?;
         logits.extend(values(student.logits(calibration.batch(chunk, &student.device())?))?);
@@ -191,54 +202,53 @@ fn calibrate_temperature(
 /// Answers of a student to images `[batch, 3, h, w]`.
 ///
 /// # Errors
-/// Refuses a rule for another number of classes.
+/// Refuses a rule for another number of outputs, and one that measures what the student has not.
 pub fn predict(student: &TrainedClassifier, rule: &NullRule, images: Tensor<4>) -> Result<Vec<Answer>> {
-    Ok(measure(student, rule, images)?.into_iter().map(|(answer, _)| answer).collect())
+    Ok(measure(student, rule, images, &[])?.0)
 }
 
-/// The same, with every uncertainty of each image in the order of [`UNCERTAINTIES`].
+/// The same, with these uncertainties: one column for each.
 fn measure(
     student: &TrainedClassifier,
     rule: &NullRule,
     images: Tensor<4>,
-) -> Result<Vec<(Answer, Vec<f64>)>> {
-    let classes = student.spec().classes.len();
-    if rule.references.len() != classes || rule.references.iter().any(|row| row.len() != classes) {
-        return Err(Error::input(
-            "null rule",
-            format!("references of {} classes", rule.references.len()),
-            format!("{classes} x {classes} probabilities"),
-        ));
+    uncertainties: &[Uncertainty],
+) -> Result<(Vec<Answer>, Vec<Vec<f64>>)> {
+    let spec = student.spec();
+    let outputs = spec.outputs();
+    let refused = |found: String, expected: String| Error::input("null rule", found, expected);
+    if rule.references.len() != outputs || rule.references.iter().any(|row| row.len() != outputs) {
+        let found = format!("references of {} outputs", rule.references.len());
+        return Err(refused(found, format!("{outputs} x {outputs} probabilities")));
     }
-    let calibrated = AtTemperature { classifier: student, temperature: rule.temperature };
-    let answers = values(softmax(calibrated.logits(images.clone()), 1))?;
-    let temperature = student.spec().temperature;
-    let (mut logits, mut probabilities) = (Vec::new(), Vec::new());
-    for pass in student.dropout_passes(images, rule.passes, Seed::new(rule.seed).child("null rule")) {
-        probabilities.push(values(softmax(pass.clone().div_scalar(temperature), 1))?);
-        logits.push(values(pass)?);
+    if rule.passes == 0 {
+        return Err(refused("0 dropout passes".to_owned(), "at least one".to_owned()));
     }
-    if logits.is_empty() {
-        return Err(Error::input("null rule", "0 dropout passes", "at least one"));
+    if !rule.uncertainty.is_of(spec) {
+        let expected = "a student with an outlier class (distill.method = \"extended\")".to_owned();
+        return Err(refused(rule.uncertainty.words().to_owned(), expected));
     }
-    let measured = answers.chunks_exact(classes).enumerate().map(|(image, row)| {
-        let class = (0..classes).fold(0, |best, class| if row[class] > row[best] { class } else { best });
-        let place = image * classes..(image + 1) * classes;
-        let logits: Vec<&[f32]> = logits.iter().map(|pass| &pass[place.clone()]).collect();
-        let probabilities: Vec<Vec<f64>> = probabilities
-            .iter()
-            .map(|pass| pass[place.clone()].iter().map(|value| f64::from(*value)).collect())
-            .collect();
-        let sum = |class: usize| probabilities.iter().map(|pass| pass[class]).sum::<f64>();
-        let mean: Vec<f64> = (0..classes).map(|class| sum(class) / probabilities.len() as f64).collect();
-        let reference = &rule.references[class];
-        let seen = Seen { logits: &logits, probabilities: &probabilities, mean: &mean, reference };
-        let all: Vec<f64> = UNCERTAINTIES.iter().map(|(.., measure)| measure(&seen)).collect();
-        let uncertainty = all[rule.uncertainty.position()];
-        let null = uncertainty > rule.threshold || uncertainty.is_nan();
-        (Answer { class: class as u32, probability: f64::from(row[class]), uncertainty, null }, all)
-    });
-    Ok(measured.collect())
+    let logits = student.logits(images.clone());
+    let probabilities = values(softmax(logits.clone().div_scalar(rule.temperature), 1))?;
+    let winners = argmax(logits.clone())?;
+    let classes = argmax(logits.narrow(1, 0, spec.classes.len()))?;
+    let passes = student.dropout_passes(images, rule.passes, rule.draws());
+    let references = rule.references_of(labels(&classes, &student.device()));
+    let seen = Seen::new(passes, spec.temperature, references);
+    let column = |uncertainty: &Uncertainty| -> Result<Vec<f64>> {
+        Ok(values(uncertainty.of(&seen))?.into_iter().map(f64::from).collect())
+    };
+    let decisive = column(&rule.uncertainty)?;
+    let answers = classes.into_iter().zip(winners).zip(decisive).enumerate();
+    let answer = |(image, ((class, winner), uncertainty)): (usize, ((u32, u32), f64))| Answer {
+        class,
+        probability: f64::from(probabilities[image * outputs + class as usize]),
+        uncertainty,
+        // Where the outlier class wins, that is the student's answer.
+        null: uncertainty > rule.threshold || uncertainty.is_nan() || winner != class,
+    };
+    let answers = answers.map(answer).collect();
+    Ok((answers, uncertainties.iter().map(column).collect::<Result<_>>()?))
 }
 
 /// Answers to every image of a set.
@@ -248,24 +258,29 @@ pub(crate) fn answer_set(
     set: &Dataset,
     progress: &dyn Progress,
 ) -> Result<Vec<Answer>> {
-    Ok(measure_set(student, rule, set, progress)?.into_iter().map(|(answer, _)| answer).collect())
+    Ok(measure_set(student, rule, set, &[], progress)?.0)
 }
 
-/// The same, with every uncertainty of each image in the order of [`UNCERTAINTIES`].
+/// The same, with these uncertainties: one column for each.
 pub(crate) fn measure_set(
     student: &TrainedClassifier,
     rule: &NullRule,
     set: &Dataset,
+    uncertainties: &[Uncertainty],
     progress: &dyn Progress,
-) -> Result<Vec<(Answer, Vec<f64>)>> {
+) -> Result<(Vec<Answer>, Vec<Vec<f64>>)> {
     let indices: Vec<usize> = (0..set.len()).collect();
     let mut answers = Vec::with_capacity(set.len());
+    let mut columns = vec![Vec::with_capacity(set.len()); uncertainties.len()];
     for chunk in indices.chunks(INFERENCE_BATCH) {
         progress.check()?;
-        answers.extend(measure(student, rule, set.batch(chunk, &student.device())?)?);
+        let images = set.batch(chunk, &student.device())?;
+        let (more, measured) = measure(student, rule, images, uncertainties)?;
+        answers.extend(more);
+        columns.iter_mut().zip(measured).for_each(|(column, more)| column.extend(more));
         progress.advance(answers.len() as u64, set.len() as u64);
     }
-    Ok(answers)
+    Ok((answers, columns))
 }
 
 #[cfg(test)]
@@ -273,6 +288,7 @@ mod tests {
     use burn::tensor::Device;
     use rand::Rng as _;
 
+    use super::super::uncertainty::UNCERTAINTIES;
     use super::*;
     use crate::network::{Architecture, ClassifierSpec};
     use crate::progress::Silent;
@@ -302,6 +318,32 @@ mod tests {
             let null = answers.iter().filter(|answer| answer.null).count() as f64 / 200.0;
             assert!((null - null_rate).abs() <= 0.01, "{null} null, {null_rate} asked for");
         }
+    }
+
+    #[test]
+    fn where_the_outlier_class_wins_the_answer_is_null_and_the_class_another() {
+        let set = blocks(60, 4, 1);
+        let spec = ClassifierSpec { outlier: true, ..tiny_spec(Architecture::Vgg, 4, 1.0) };
+        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
+        let student = TrainedClassifier::freeze(&network, spec, &Device::flex());
+        let config = crate::distill::OutlierConfig::default();
+        let teacher = super::tests::student();
+        let labels = SoftLabels::with_outlier_class(&teacher, &set, &config, Seed::new(1), &Silent);
+        let config =
+            AbstentionConfig { uncertainty: Uncertainty::Outlier, passes: 4, ..AbstentionConfig::default() };
+        let rule = NullRule::calibrate(&student, &labels.expect("computed"), &set, &config, 1, &Silent);
+        let rule = NullRule { threshold: NEVER, ..rule.expect("calibrated") };
+        let images = set.batch(&(0..60).collect::<Vec<_>>(), &student.device()).expect("a batch");
+        let winners = argmax(student.logits(images.clone())).expect("logits");
+        let answers = predict(&student, &rule, images.clone()).expect("answered");
+        assert!(winners.contains(&4) && winners.iter().any(|winner| *winner != 4), "{winners:?}");
+        for (winner, answer) in winners.into_iter().zip(answers) {
+            assert_eq!(answer.null, winner == 4);
+            assert!(if winner == 4 { answer.class < 4 } else { answer.class == winner }, "{answer:?}");
+            assert!((0.0..=1.0).contains(&answer.uncertainty), "a probability: {answer:?}");
+        }
+        let error = predict(&teacher, &rule, images).expect_err("a student of four outputs").to_string();
+        assert!(error.contains("5 outputs") && error.contains("4 x 4"), "{error}");
     }
 
     #[test]
@@ -359,7 +401,9 @@ mod tests {
     fn every_uncertainty_makes_a_rule_and_an_old_rule_is_read_as_it_was_meant() {
         let (student, set) = (student(), blocks(60, 4, 1));
         let labels = SoftLabels::compute(&student, &set, &Silent).expect("computed");
-        for (uncertainty, name, ..) in UNCERTAINTIES {
+        let spec = student.spec();
+        let of_student = UNCERTAINTIES.iter().filter(|(kind, ..)| kind.is_of(spec));
+        for (uncertainty, name, ..) in of_student {
             let config = AbstentionConfig {
                 uncertainty: *uncertainty,
                 passes: 4,

@@ -19,6 +19,9 @@ pub enum Method {
     Ard,
     /// Low-temperature distillation: CE(softmax(z_t(x)/T), softmax(z_s(x+δ))) (Chen & Lee 2021).
     Ltd,
+    /// Extended defensive distillation: CE(k(x), softmax(z_s(x)/T)) over the classes and one for outliers; of k(x), a · u(x) is on the outlier class, u being the
+    /// variance of the teacher's logits under dropout as a share of the largest, and the rest on y (Papernot & McDaniel 2017).
+    Extended,
 }
 
 /// One method; see [`TABLE`].
@@ -44,6 +47,7 @@ pub struct Row {
 pub(crate) enum StudentLesson {
     Labels,
     SoftLabels,
+    OutlierLabels,
     RobustDistillation,
 }
 
@@ -85,6 +89,15 @@ pub const TABLE: &[Row] = &[
         lesson: StudentLesson::SoftLabels,
         needs_examples: true,
     },
+    Row {
+        method: Method::Extended,
+        name: "extended",
+        temperature: 1.0,
+        teacher_at_t: false,
+        student_at_t: true,
+        lesson: StudentLesson::OutlierLabels,
+        needs_examples: false,
+    },
 ];
 
 impl Method {
@@ -113,17 +126,48 @@ pub enum AdversarialNetworks {
     Both,
 }
 
+/// How a student learns to be unsure: labels with an outlier class.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutlierConfig {
+    /// Share a of its label that the most doubtful training image gives to the outlier class (Papernot & McDaniel 2017: 0.9).
+    pub weight: f64,
+    /// Dropout passes M of the teacher (Papernot & McDaniel 2017: 20).
+    pub passes: usize,
+}
+
+impl Default for OutlierConfig {
+    fn default() -> Self {
+        Self { weight: 0.9, passes: 20 }
+    }
+}
+
+impl OutlierConfig {
+    fn check(&self, key: &str) -> Result<()> {
+        if !(0.0..=1.0).contains(&self.weight) {
+            return Err(Error::config(format!("{key}.weight"), self.weight, "a share in [0, 1]"));
+        }
+        if !(2..=10_000).contains(&self.passes) {
+            return Err(Error::config(format!("{key}.passes"), self.passes, "2 to 10000 passes"));
+        }
+        Ok(())
+    }
+}
+
 /// Distillation of a student from a teacher.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DistillConfig {
-    /// What the student learns from: `none` (hard labels), `defensive` (soft labels, Papernot 2016), `ard` (Goldblum 2020), `ltd` (Chen & Lee 2021).
+    /// What the student learns from: `none` (hard labels), `defensive` (soft labels, Papernot 2016), `ard` (Goldblum 2020), `ltd` (Chen & Lee 2021), `extended` (labels and an outlier class, Papernot & McDaniel 2017).
     pub method: Method,
     /// Softmax temperature of teacher and student, as the method says; 0 = the method's published one (defensive 20, the authors' public code 5; ard 30;
-    /// ltd 5, of the teacher alone). `none` has none.
+    /// ltd 5, of the teacher alone; extended 1, of the student alone). `none` has none.
     pub temperature: f64,
     /// Weight a of the teacher beside the labels (`ard` only; Goldblum 2020: 1).
     pub weight: f64,
+    /// The outlier class (`extended` only).
+    #[serde(default)]
+    pub outlier: OutlierConfig,
     /// Which networks are trained on adversarial examples (Madry 2018); the students of `ard` and `ltd` are in any case.
     pub adversarial: AdversarialNetworks,
     /// How adversarial examples are crafted in training.
@@ -136,6 +180,7 @@ impl Default for DistillConfig {
             method: Method::Defensive,
             temperature: 0.0,
             weight: 1.0,
+            outlier: OutlierConfig::default(),
             adversarial: AdversarialNetworks::None,
             crafting: CraftingConfig::default(),
         }
@@ -153,6 +198,7 @@ impl DistillConfig {
         if !(0.0..=1.0).contains(&self.weight) {
             return Err(Error::config(format!("{key}.weight"), self.weight, "a share in [0, 1]"));
         }
+        self.outlier.check(&format!("{key}.outlier"))?;
         self.crafting.check(&format!("{key}.crafting"))
     }
 
@@ -183,6 +229,7 @@ impl DistillConfig {
         let answers = match self.method.row().lesson {
             StudentLesson::Labels => "",
             StudentLesson::SoftLabels => " with the teacher's soft labels",
+            StudentLesson::OutlierLabels => " with labels and an outlier class by the teacher's doubts",
             StudentLesson::RobustDistillation => " and the teacher's answers to it",
         };
         format!("the purified set{answers}{}", perturbed(self.student_crafting()))
@@ -213,7 +260,7 @@ mod tests {
 
     #[test]
     fn every_method_has_one_row_and_the_name_that_configs_give_it() {
-        for method in [Method::None, Method::Defensive, Method::Ard, Method::Ltd] {
+        for method in [Method::None, Method::Defensive, Method::Ard, Method::Ltd, Method::Extended] {
             assert_eq!(TABLE.iter().filter(|row| row.method == method).count(), 1);
             let written = serde_json::to_value(method).expect("a word");
             assert_eq!(written, method.name());
@@ -232,6 +279,8 @@ mod tests {
         assert_eq!(at(Method::Ard, 0.0), [1.0, 30.0, 1.0]);
         assert_eq!(at(Method::Ltd, 0.0), [5.0, 5.0, 1.0]);
         assert_eq!(at(Method::Ltd, 3.0), [3.0, 3.0, 1.0]);
+        assert_eq!(at(Method::Extended, 0.0), [1.0, 1.0, 1.0]);
+        assert_eq!(at(Method::Extended, 10.0), [1.0, 10.0, 10.0]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod abstention;
 mod config;
+mod null_score;
 mod soft_labels;
 mod temperature;
 mod uncertainty;
@@ -12,7 +13,8 @@ mod uncertainty;
 pub use abstention::{AbstentionConfig, Answer, NullCalibration, NullRule, predict};
 pub(crate) use abstention::{answer_set, measure_set};
 pub(crate) use config::StudentLesson;
-pub use config::{AdversarialNetworks, DistillConfig, Method, Row, TABLE};
+pub use config::{AdversarialNetworks, DistillConfig, Method, OutlierConfig, Row, TABLE};
+pub use null_score::NullScore;
 pub use soft_labels::SoftLabels;
 pub(crate) use temperature::AtTemperature;
 pub use temperature::calibrated_temperature;

@@ -9,22 +9,27 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Float32Type;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
+use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::properties::WriterProperties;
 
+use super::config::OutlierConfig;
+use super::uncertainty::variance;
 use crate::artefact::write_atomically;
 use crate::dataset::{Dataset, SampleId};
 use crate::error::{Error, Result};
 use crate::network::{Model, TrainedClassifier};
 use crate::progress::Progress;
+use crate::rng::Seed;
 use crate::tensors::values;
 use crate::train::{INFERENCE_BATCH, Targets};
 
-/// softmax(z_t(x)/T) of each image (Papernot 2016, equation 2).
+/// softmax(z_t(x)/T) of each image (Papernot 2016, equation 2), or its label and an outlier class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SoftLabels {
+    /// Outputs that a row is over.
     classes: usize,
     ids: Vec<SampleId>,
     /// `[images, classes]`, row by row.
@@ -46,6 +51,41 @@ impl SoftLabels {
         }
         Ok(Self {
             classes: set.classes().len(),
+            ids: set.samples().iter().map(|sample| sample.id).collect(),
+            probabilities,
+        })
+    }
+
+    /// k(x) of each image, over the classes and one for outliers behind them: 1 − a σ(x)/max σ on its label and a σ(x)/max σ on the outlier class, σ being the variance of
+    /// the teacher's logits over dropout passes and max σ the largest of the set (Papernot & McDaniel 2017, section III).
+    pub fn with_outlier_class(
+        teacher: &TrainedClassifier,
+        set: &Dataset,
+        config: &OutlierConfig,
+        seed: Seed,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        progress.task("the teacher's doubts", "images");
+        let indices: Vec<usize> = (0..set.len()).collect();
+        let mut doubts: Vec<f32> = Vec::with_capacity(set.len());
+        for chunk in indices.chunks(INFERENCE_BATCH) {
+            progress.check()?;
+            let images = set.batch(chunk, &teacher.device())?;
+            let passes = teacher.dropout_passes(images, config.passes, seed);
+            doubts.extend(values(variance(Tensor::stack(passes, 0)))?);
+            progress.advance(doubts.len() as u64, set.len() as u64);
+        }
+        let most = doubts.iter().copied().fold(0.0, f32::max);
+        let outputs = set.classes().len() + 1;
+        let mut probabilities = vec![0.0; set.len() * outputs];
+        let rows = probabilities.chunks_exact_mut(outputs).zip(set.samples());
+        for ((row, sample), doubt) in rows.zip(doubts) {
+            // A teacher without dropout has no doubts at all.
+            let outlier = if most > 0.0 { config.weight as f32 * doubt / most } else { 0.0 };
+            (row[sample.label as usize], row[outputs - 1]) = (1.0 - outlier, outlier);
+        }
+        Ok(Self {
+            classes: outputs,
             ids: set.samples().iter().map(|sample| sample.id).collect(),
             probabilities,
         })
@@ -172,7 +212,6 @@ mod tests {
     use super::*;
     use crate::network::Architecture;
     use crate::progress::Silent;
-    use crate::rng::Seed;
     use crate::testing::{blocks, tiny_spec};
 
     fn teacher(temperature: f64) -> TrainedClassifier {
@@ -192,6 +231,39 @@ mod tests {
             labels.probabilities.iter().copied().fold(0.0, f32::max)
         };
         assert!(peak(1.0) > peak(5.0) && peak(5.0) > peak(100.0) && peak(100.0) < 0.3);
+    }
+
+    #[test]
+    fn the_outlier_class_gets_most_where_the_passes_of_the_teacher_differ_most() {
+        let (set, teacher) = (blocks(12, 4, 1), teacher(1.0));
+        let config = OutlierConfig { weight: 0.9, passes: 8 };
+        let found = SoftLabels::with_outlier_class(&teacher, &set, &config, Seed::new(3), &Silent);
+        let found = found.expect("computed");
+        let passes = teacher.dropout_passes(
+            set.batch(&(0..12).collect::<Vec<_>>(), &Device::flex()).expect("a batch"),
+            8,
+            Seed::new(3),
+        );
+        let passes: Vec<Vec<f32>> = passes.into_iter().map(|pass| values(pass).expect("values")).collect();
+        let doubt = |image: usize| -> f64 {
+            let of_class = |class: usize| {
+                let logits = || passes.iter().map(move |pass| f64::from(pass[4 * image + class]));
+                let mean = logits().sum::<f64>() / 8.0;
+                logits().map(|logit| (logit - mean).powi(2)).sum::<f64>() / 8.0
+            };
+            (0..4).map(of_class).sum()
+        };
+        let most = (0..12).map(doubt).fold(0.0, f64::max);
+        for (image, row) in found.probabilities.chunks_exact(5).enumerate() {
+            let (label, expected) = (set.samples()[image].label as usize, 0.9 * doubt(image) / most);
+            assert!((f64::from(row[4]) - expected).abs() < 1e-4, "{row:?}, {expected}");
+            assert!((row[label] + row[4] - 1.0).abs() < 1e-6, "{row:?}");
+            assert!((0..4).all(|class| class == label || row[class] == 0.0), "{row:?}");
+        }
+        assert!(
+            found.probabilities.iter().any(|share| (*share - 0.9).abs() < 1e-6),
+            "the most doubtful image"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use burn::tensor::{Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::network::{Model, TrainedClassifier};
+use crate::network::Model;
 
 /// Limits of β.
 const COLDEST: f64 = 1e3;
@@ -58,19 +58,19 @@ fn slope_of(row: &[f32], label: usize, beta: f64) -> f64 {
     weighted / sum - f64::from(row[label])
 }
 
-/// A classifier whose probabilities are those at this temperature.
+/// A model whose probabilities are those at this temperature.
 pub(crate) struct AtTemperature<'a> {
-    pub(crate) classifier: &'a TrainedClassifier,
+    pub(crate) model: &'a dyn Model,
     pub(crate) temperature: f64,
 }
 
 impl Model for AtTemperature<'_> {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.classifier.logits(images).div_scalar(self.temperature)
+        self.model.logits(images).div_scalar(self.temperature)
     }
 
     fn device(&self) -> Device {
-        self.classifier.device()
+        self.model.device()
     }
 }
 

@@ -2,8 +2,12 @@
 //!
 //! p^m = softmax(z^m/T) of pass m at the temperature T of the student's training, p̄ their mean over the M passes.
 
+use burn::tensor::Tensor;
+use burn::tensor::activation::log_softmax;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::network::ClassifierSpec;
 
 /// Which measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -20,31 +24,49 @@ pub enum Uncertainty {
     Variance,
     /// One less the largest probability of the mean answer.
     MaxProbability,
+    /// Probability of the outlier class in the mean answer, of a student that has one.
+    Outlier,
 }
 
-/// One image in the eyes of a student.
-pub struct Seen<'a> {
-    /// z^m, a row of the classes for each pass.
-    pub logits: &'a [&'a [f32]],
-    /// p^m, likewise.
-    pub probabilities: &'a [Vec<f64>],
-    /// p̄.
-    pub mean: &'a [f64],
-    /// r_c, the mean soft label over the training set of the class that the student answers.
-    pub reference: &'a [f32],
+/// A batch in the eyes of a student's dropout passes. What is measured of it is differentiable, so that an attack can mind it.
+pub struct Seen {
+    /// z^m, `[passes, batch, classes]`.
+    pub logits: Tensor<3>,
+    /// ln p^m, likewise.
+    pub answers: Tensor<3>,
+    /// p̄, `[batch, classes]`.
+    pub mean: Tensor<2>,
+    /// r_c, `[batch, classes]`: the mean soft label over the training set of the class that the student answers.
+    pub references: Tensor<2>,
 }
 
-/// A measure of an image.
-pub type Measure = fn(&Seen<'_>) -> f64;
+impl Seen {
+    /// From the logits `[batch, classes]` of each pass, at least one, of a student that was trained at a temperature.
+    pub fn new(passes: Vec<Tensor<2>>, temperature: f64, references: Tensor<2>) -> Self {
+        let logits = Tensor::stack::<3>(passes, 0);
+        let answers = log_softmax(logits.clone().div_scalar(temperature), 2);
+        let mean = answers.clone().exp().mean_dim(0).squeeze_dim(0);
+        Self { logits, answers, mean, references }
+    }
+}
+
+/// A measure of a batch: one number an image, `[batch]`.
+pub type Measure = fn(&Seen) -> Tensor<1>;
 
 /// All measures, by name and in words: listing one here offers it in configs and compares it in reports.
 pub const UNCERTAINTIES: &[(Uncertainty, &str, &str, Measure)] = &[
-    (Uncertainty::Kl, "kl", "KL to the class reference", |seen| kullback_leibler(seen.mean, seen.reference)),
-    (Uncertainty::Entropy, "entropy", "predictive entropy", |seen| entropy(seen.mean)),
+    (Uncertainty::Kl, "kl", "KL to the class reference", |seen| {
+        kullback_leibler(seen.mean.clone(), seen.references.clone())
+    }),
+    (Uncertainty::Entropy, "entropy", "predictive entropy", |seen| entropy(seen.mean.clone())),
     (Uncertainty::MutualInformation, "mutual-information", "mutual information", mutual_information),
-    (Uncertainty::Variance, "variance", "variance of the logits", variance),
+    (Uncertainty::Variance, "variance", "variance of the logits", |seen| variance(seen.logits.clone())),
     (Uncertainty::MaxProbability, "max-probability", "1 − largest probability", |seen| {
-        1.0 - seen.mean.iter().copied().fold(0.0, f64::max)
+        seen.mean.clone().max_dim(1).neg().add_scalar(1.0).flatten(0, 1)
+    }),
+    (Uncertainty::Outlier, "outlier", "probability of the outlier class", |seen| {
+        let [_, outputs] = seen.mean.dims();
+        seen.mean.clone().narrow(1, outputs - 1, 1).flatten(0, 1)
     }),
 ];
 
@@ -53,9 +75,14 @@ impl Uncertainty {
         UNCERTAINTIES.iter().find(|row| row.0 == self).expect("every measure is in the table")
     }
 
-    /// Position in [`UNCERTAINTIES`].
-    pub(crate) fn position(self) -> usize {
-        UNCERTAINTIES.iter().position(|row| row.0 == self).expect("every measure is in the table")
+    /// Its value of each image of a batch.
+    pub(crate) fn of(self, seen: &Seen) -> Tensor<1> {
+        (self.row().3)(seen)
+    }
+
+    /// Whether it can be measured of a student, with an outlier class or without.
+    pub(crate) fn is_of(self, student: &ClassifierSpec) -> bool {
+        self != Self::Outlier || student.outlier
     }
 
     /// In words, for reports.
@@ -64,56 +91,48 @@ impl Uncertainty {
     }
 }
 
-/// KL(p ‖ q) = Σ p ln(p/q) in nats; q is floored so that an impossible class is very, not infinitely, surprising.
-fn kullback_leibler(p: &[f64], q: &[f32]) -> f64 {
-    const FLOOR: f64 = 1e-12;
-    p.iter()
-        .zip(q)
-        .map(|(&p, &q)| (p, f64::from(q).max(FLOOR)))
-        .filter(|(p, _)| *p > 0.0)
-        .map(|(p, q)| p * (p / q).ln())
-        .sum()
+/// Far below any probability that single precision tells from 0; ln of it is finite.
+const FLOOR: f64 = 1e-30;
+
+/// ln p, finite where p is 0.
+fn log<const D: usize>(p: Tensor<D>) -> Tensor<D> {
+    p.clamp_min(FLOOR).log()
 }
 
-/// H(p) = −Σ p ln p in nats.
-fn entropy(p: &[f64]) -> f64 {
-    p.iter().filter(|p| **p > 0.0).map(|p| -p * p.ln()).sum()
+/// KL(p ‖ q) = Σ p ln(p/q) in nats of each row; q is floored so that an impossible class is very, not infinitely, surprising.
+fn kullback_leibler(p: Tensor<2>, q: Tensor<2>) -> Tensor<1> {
+    let log_ratio = log(p.clone()) - q.clamp_min(1e-12).log();
+    (p * log_ratio).sum_dim(1).flatten(0, 1)
+}
+
+/// H(p) = −Σ p ln p in nats of each row.
+fn entropy(p: Tensor<2>) -> Tensor<1> {
+    (p.clone() * log(p)).sum_dim(1).neg().flatten(0, 1)
 }
 
 /// H(p̄) − 1/M Σ_m H(p^m), never below 0: what is left of the entropy when that of the single answers is taken away (Houlsby 2011, BALD; Gal 2017).
-fn mutual_information(seen: &Seen<'_>) -> f64 {
-    let single = seen.probabilities.iter().map(|row| entropy(row)).sum::<f64>();
-    (entropy(seen.mean) - single / seen.probabilities.len() as f64).max(0.0)
+fn mutual_information(seen: &Seen) -> Tensor<1> {
+    let single = (seen.answers.clone().exp() * seen.answers.clone()).sum_dim(2).mean_dim(0).neg();
+    (entropy(seen.mean.clone()) - single.flatten(0, 2)).clamp_min(0.0)
 }
 
-/// σ(x) = 1/M Σ_m ‖z^m − z̄‖² (Papernot & McDaniel 2017, equation 3).
-fn variance(seen: &Seen<'_>) -> f64 {
-    let passes = seen.logits.len() as f64;
-    (0..seen.mean.len())
-        .map(|class| {
-            let of_class = || seen.logits.iter().map(move |row| f64::from(row[class]));
-            let mean = of_class().sum::<f64>() / passes;
-            of_class().map(|logit| (logit - mean).powi(2)).sum::<f64>() / passes
-        })
-        .sum()
+/// σ(x) = 1/M Σ_m ‖z^m − z̄‖² of logits `[passes, batch, classes]` (Papernot & McDaniel 2017, equation 3); `[batch]`.
+pub(super) fn variance(logits: Tensor<3>) -> Tensor<1> {
+    (logits.clone() - logits.mean_dim(0)).square().mean_dim(0).sum_dim(2).flatten(0, 2)
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::tensors::values;
 
     fn all(logits: &[&[f32]], reference: &[f32]) -> Vec<f64> {
-        let softmax = |row: &&[f32]| {
-            let exp: Vec<f64> = row.iter().map(|z| f64::from(*z).exp()).collect();
-            let sum: f64 = exp.iter().sum();
-            exp.into_iter().map(|e| e / sum).collect::<Vec<f64>>()
-        };
-        let probabilities: Vec<Vec<f64>> = logits.iter().map(softmax).collect();
-        let mean: Vec<f64> = (0..reference.len())
-            .map(|class| probabilities.iter().map(|row| row[class]).sum::<f64>() / logits.len() as f64)
-            .collect();
-        let seen = Seen { logits, probabilities: &probabilities, mean: &mean, reference };
-        UNCERTAINTIES.iter().map(|(.., measure)| measure(&seen)).collect()
+        let row = |row: &[f32]| Tensor::<1>::from_floats(row, &Device::flex()).reshape([1, row.len()]);
+        let seen = Seen::new(logits.iter().map(|logits| row(logits)).collect(), 1.0, row(reference));
+        let of = |measure: &Measure| f64::from(values(measure(&seen)).expect("a number")[0]);
+        UNCERTAINTIES.iter().map(|(.., measure)| of(measure)).collect()
     }
 
     #[test]
@@ -127,6 +146,8 @@ mod tests {
             0.22034539956736554,
             2.388888888888889,
             0.4163016685619614,
+            // p.mean(0)[2]
+            0.1548626981433691,
         ];
         for ((found, expected), (_, name, ..)) in found.iter().zip(expected).zip(UNCERTAINTIES) {
             assert!((found - expected).abs() < 1e-6, "{name}: {found}, expected {expected}");
@@ -137,18 +158,20 @@ mod tests {
     fn a_sure_answer_is_certain_by_every_measure_but_against_a_coin() {
         let found = all(&[&[100.0, 0.0], &[100.0, 0.0]], &[0.5, 0.5]);
         // KL((1, 0) || (1/2, 1/2)) = ln 2
-        assert!((found[0] - std::f64::consts::LN_2).abs() < 1e-9);
-        assert!(found[1..].iter().all(|value| value.abs() < 1e-9), "{found:?}");
-        assert_eq!(kullback_leibler(&[0.5, 0.5], &[0.5, 0.5]), 0.0);
+        assert!((found[0] - std::f64::consts::LN_2).abs() < 1e-6);
+        // Of two classes, the second is taken for outliers here.
+        assert!(found[1..].iter().all(|value| value.abs() < 1e-6), "{found:?}");
+        assert_eq!(all(&[&[0.0, 0.0]], &[0.5, 0.5])[0], 0.0);
     }
 
     #[test]
     fn passes_that_agree_share_no_information_and_passes_that_differ_do() {
-        let position = Uncertainty::MutualInformation.position();
-        assert!(all(&[&[1.0, 0.0], &[1.0, 0.0]], &[0.5, 0.5])[position] < 1e-12);
+        let position = UNCERTAINTIES.iter().position(|row| row.0 == Uncertainty::MutualInformation);
+        let position = position.expect("it is listed");
+        assert!(all(&[&[1.0, 0.0], &[1.0, 0.0]], &[0.5, 0.5])[position] < 1e-6);
         // Two sure answers that contradict each other: H(1/2, 1/2) − 0 = ln 2.
         let found = all(&[&[100.0, 0.0], &[0.0, 100.0]], &[0.5, 0.5])[position];
-        assert!((found - std::f64::consts::LN_2).abs() < 1e-9, "{found}");
+        assert!((found - std::f64::consts::LN_2).abs() < 1e-6, "{found}");
     }
 
     #[test]

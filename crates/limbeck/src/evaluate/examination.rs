@@ -145,7 +145,7 @@ pub fn examine(
     let threats = threats(attempts.iter().map(|attempt| &attempt.attack));
     let mut calibrations = vec![calibration(name, &clean_test.confidence, &clean_test.right)?];
     if let Some(NullRule { temperature, .. }) = rule {
-        let calibrated = AtTemperature { classifier, temperature: *temperature };
+        let calibrated = AtTemperature { model: classifier, temperature: *temperature };
         let Reading { right, confidence } = read(&calibrated, trials.test, progress)?;
         let name = format!("{name}, calibrated to T = {}", crate::text::number(*temperature));
         calibrations.push(calibration(&name, &confidence, &right)?);

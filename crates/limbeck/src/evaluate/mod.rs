@@ -14,6 +14,7 @@ mod examples;
 mod findings;
 mod held_out;
 pub mod image_quality;
+mod knowing_rule;
 mod localisation;
 pub mod mcnemar;
 pub mod metrics;
@@ -21,6 +22,7 @@ mod restoration;
 pub mod results;
 pub mod risk_coverage;
 mod robustness;
+mod shield;
 mod statements;
 mod worst_case;
 
@@ -33,10 +35,12 @@ pub use examination::{Examined, Source, Subject, Trials, examine, robustness};
 pub use examples::triptychs;
 pub use findings::{AuditFindings, AuditOrigin, AuditPageConfig, Exhibit, Lenses, audit_findings};
 pub use held_out::{HeldOutConfig, held_out};
+pub use knowing_rule::{KnowingRuleConfig, knowing_rule};
 pub use localisation::{Mapped, localisation, random_overlap};
 pub use restoration::restoration;
 pub use robustness::{
     AttackedSet, Reading, abstention, accuracy, attack_set, backdoor_success, read, right_under,
 };
+pub use shield::{ShieldConfig, shield};
 pub use statements::statements;
 pub use worst_case::{Attempt, Outcomes, right_in_worst_case, threat_label, threats, worst_case};

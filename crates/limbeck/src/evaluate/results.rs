@@ -42,6 +42,8 @@ pub struct Evaluation {
     pub held_out: Option<HeldOutDetection>,
     /// The denoising autoencoder's training and restoration quality.
     pub dae: DaeSummary,
+    /// The student behind the autoencoder, if that was attacked.
+    pub shield: Option<ShieldSummary>,
     /// Accuracy of each model, clean and attacked.
     pub models: Vec<ModelRow>,
     /// What is left of them under attack: worst cases, curves, comparisons.
@@ -311,6 +313,34 @@ pub struct DaeSummary {
     pub restored_ssim: f64,
     /// The same before restoration.
     pub attacked_ssim: f64,
+}
+
+/// A classifier that looks at reconstructions instead of images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShieldSummary {
+    /// Accuracy on the same clean images without the autoencoder.
+    pub clean_without: Rate,
+    /// With it.
+    pub clean: Rate,
+    /// One row an attack.
+    pub rows: Vec<ShieldRow>,
+}
+
+/// Accuracy behind the autoencoder under one attack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShieldRow {
+    /// The attack with its radius.
+    pub attack: String,
+    /// Of one who knows the classifier alone.
+    pub unaware: Rate,
+    /// Of one who takes the autoencoder's gradient for that of the identity (BPDA, Athalye 2018).
+    pub straight_through: Rate,
+    /// Of one with the gradient of both networks.
+    pub exact: Rate,
+    /// Right under all three, image by image.
+    pub worst: Rate,
 }
 
 /// One epoch of DAE training.

@@ -4,12 +4,13 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use rand::seq::index::sample;
 
+use super::knowing_rule::{KnowingRuleConfig, knowing_rule};
 use super::results::{AbstentionRow, AbstentionSummary, Rate, UncertaintyRow};
 use super::risk_coverage::risk_coverage;
 use super::worst_case::Attempt;
 use crate::attack::{AttackConfig, Batches, craft};
 use crate::dataset::Dataset;
-use crate::distill::{Answer, NullCalibration, NullRule, UNCERTAINTIES, measure_set, predict};
+use crate::distill::{Answer, NullCalibration, NullRule, UNCERTAINTIES, Uncertainty, measure_set, predict};
 use crate::error::Result;
 use crate::network::{Model, TrainedClassifier};
 use crate::progress::Progress;
@@ -21,7 +22,7 @@ use crate::train::INFERENCE_BATCH;
 pub(super) const CURVE_POINTS: usize = 200;
 
 /// Images attacked at once.
-const ATTACK_BATCH: usize = 128;
+pub(super) const ATTACK_BATCH: usize = 128;
 
 /// Share of images that the model reads as their label.
 pub fn accuracy(model: &dyn Model, set: &Dataset, progress: &dyn Progress) -> Result<Rate> {
@@ -157,7 +158,7 @@ pub(super) fn answers_under(
     Ok(answers)
 }
 
-/// Outcomes of the student with its null rule on clean test images, and on images attacked without knowledge of the rule.
+/// Outcomes of the student with its null rule on clean test images, on images attacked without knowledge of the rule, and with it.
 ///
 /// `attempts` were made on the images with these `labels`; those without answers, or crafted on another model, are left out.
 pub fn abstention(
@@ -165,27 +166,27 @@ pub fn abstention(
     rule: &NullRule,
     test: &Dataset,
     (labels, attempts): (&[u32], &[Attempt]),
+    (config, seed): (&KnowingRuleConfig, Seed),
     progress: &dyn Progress,
 ) -> Result<AbstentionSummary> {
     progress.task("dropout passes", "images");
-    let (answers, all): (Vec<Answer>, Vec<Vec<f64>>) =
-        measure_set(student, rule, test, progress)?.into_iter().unzip();
+    let of_student = UNCERTAINTIES.iter().filter(|(kind, ..)| kind.is_of(student.spec()));
+    let (compared, words): (Vec<Uncertainty>, Vec<&str>) =
+        of_student.map(|(kind, _, words, _)| (*kind, *words)).unzip();
+    let (answers, columns) = measure_set(student, rule, test, &compared, progress)?;
     let truth: Vec<u32> = test.samples().iter().map(|sample| sample.label).collect();
-    let mut outcomes = vec![row("clean", &answers, &truth)];
-    outcomes.extend(
-        attempts
-            .iter()
-            .filter(|attempt| attempt.crafted_on.is_none())
-            .filter_map(|attempt| Some(row(&attempt.label(), attempt.outcomes.answers.as_ref()?, labels))),
-    );
+    let mut outcomes = vec![outcome_row("clean", &answers, &truth)];
+    outcomes.extend(attempts.iter().filter(|attempt| attempt.crafted_on.is_none()).filter_map(|attempt| {
+        Some(outcome_row(&attempt.label(), attempt.outcomes.answers.as_ref()?, labels))
+    }));
+    outcomes.extend(knowing_rule(student, rule, test, config, seed, progress)?);
     let uncertainty: Vec<f64> = answers.iter().map(|answer| answer.uncertainty).collect();
     let correct: Vec<bool> =
         answers.iter().zip(&truth).map(|(answer, label)| answer.class == *label).collect();
     let (curve, aurc) = risk_coverage(&uncertainty, &correct, CURVE_POINTS)?;
-    let compared = UNCERTAINTIES.iter().enumerate().map(|(position, (_, _, words, _))| {
-        let uncertainty: Vec<f64> = all.iter().map(|of_image| of_image[position]).collect();
-        let (_, aurc) = risk_coverage(&uncertainty, &correct, CURVE_POINTS)?;
-        Ok(UncertaintyRow { uncertainty: (*words).to_owned(), aurc })
+    let compared = words.into_iter().zip(&columns).map(|(words, uncertainty)| {
+        let (_, aurc) = risk_coverage(uncertainty, &correct, CURVE_POINTS)?;
+        Ok(UncertaintyRow { uncertainty: words.to_owned(), aurc })
     });
     Ok(AbstentionSummary {
         compared: compared.collect::<Result<_>>()?,
@@ -201,7 +202,8 @@ pub fn abstention(
     })
 }
 
-fn row(inputs: &str, answers: &[Answer], labels: &[u32]) -> AbstentionRow {
+/// How often a student is right, wrong and silent.
+pub(super) fn outcome_row(inputs: &str, answers: &[Answer], labels: &[u32]) -> AbstentionRow {
     let mut row = AbstentionRow { inputs: inputs.to_owned(), right: 0, wrong: 0, null: 0 };
     for (answer, label) in answers.iter().zip(labels) {
         match (answer.null, answer.class == *label) {

@@ -198,15 +198,17 @@ fn silent(results: &Evaluation) -> Option<Statement> {
     let clean = rows.iter().find(|row| row.inputs == "clean")?;
     let total = |row: &super::results::AbstentionRow| (row.right + row.wrong + row.null).max(1) as f64;
     let null = clean.null as f64 / total(clean);
-    let worst = rows.iter().filter(|row| row.inputs != "clean").max_by_key(|row| row.wrong);
+    let worst = rows.iter().filter(|row| row.inputs != "clean");
+    let share = |row: &super::results::AbstentionRow| row.wrong as f64 / total(row);
+    let worst = worst.max_by(|a, b| share(a).total_cmp(&share(b)));
     let tail = worst.map_or(String::new(), |row| {
         format!(
             " Under {} it still gives a wrong answer to {} of the images and null to {}.",
             row.inputs,
-            percent(row.wrong as f64 / total(row)),
+            percent(share(row)),
             percent(row.null as f64 / total(row))
         )
     });
-    let good = worst.is_none_or(|row| row.wrong as f64 / total(row) <= 0.05) && null <= 0.05;
+    let good = worst.is_none_or(|row| share(row) <= 0.05) && null <= 0.05;
     say(good, format!("The student answers null to {} of the clean test images.{tail}", percent(null)))
 }

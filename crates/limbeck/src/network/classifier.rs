@@ -77,9 +77,17 @@ pub struct ClassifierSpec {
     pub normalisation: Normalisation,
     /// Softmax temperature it was trained at (1 = plain).
     pub temperature: f64,
+    /// Whether it has an output behind those of the classes, for images of which it is unsure (Papernot & McDaniel 2017).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outlier: bool,
 }
 
 impl ClassifierSpec {
+    /// Logits of an image: one for each class, and one for outliers if it has that.
+    pub fn outputs(&self) -> usize {
+        self.classes.len() + usize::from(self.outlier)
+    }
+
     /// A network with fresh He-normal weights on `device`.
     pub fn init(&self, device: &Device, rng: &mut Rng) -> Result<Classifier> {
         self.check()?;
@@ -95,7 +103,7 @@ impl ClassifierSpec {
         Ok(Classifier {
             trunk,
             hidden: dense(features, self.hidden, device, rng).relu(),
-            output: dense(self.hidden, self.classes.len(), device, rng),
+            output: dense(self.hidden, self.outputs(), device, rng),
             dropout: self.dropout,
             mean: self.normalisation.mean,
             std: self.normalisation.std,
@@ -231,16 +239,39 @@ impl TrainedClassifier {
     /// Each pass is one thinned network, drawn from `seed` and the same for every image: an answer depends on its image alone,
     /// not on its neighbours in the batch.
     pub fn dropout_passes(&self, images: Tensor<4>, passes: usize, seed: Seed) -> Vec<Tensor<2>> {
-        let dropout = Dropout { probability: self.network.dropout };
         let features = self.network.features(images);
-        let lengths = [features.dims()[1], self.spec.hidden];
-        let kept: Vec<[Vec<u32>; 2]> = (0..passes)
-            .map(|pass| {
-                let mut rng = seed.step(pass).rng("dropout");
-                lengths.map(|length| dropout.kept(length, &mut rng))
-            })
-            .collect();
+        let kept: Vec<_> = (0..passes).map(|pass| self.kept(pass, features.dims()[1], seed)).collect();
         self.network.thinned_heads(features, &kept)
+    }
+
+    /// The features and hidden units that the thinned network of a pass has.
+    fn kept(&self, pass: usize, features: usize, seed: Seed) -> [Vec<u32>; 2] {
+        let mut rng = seed.step(pass).rng("dropout");
+        let dropout = Dropout { probability: self.network.dropout };
+        [features, self.spec.hidden].map(|length| dropout.kept(length, &mut rng))
+    }
+
+    /// Logits `[batch, classes]` without dropout, and those of the same [`dropout_passes`](Self::dropout_passes), all with gradients.
+    ///
+    /// Slower than these: every pass multiplies by what it has dropped, too.
+    pub fn differentiable_passes(
+        &self,
+        images: Tensor<4>,
+        passes: usize,
+        seed: Seed,
+    ) -> (Tensor<2>, Vec<Tensor<2>>) {
+        let (features, logits) = self.features_and_logits(images);
+        let dropout = Dropout { probability: self.network.dropout };
+        let thinned = |pass: usize| {
+            let mut kept = self.kept(pass, features.dims()[1], seed).into_iter();
+            let kept = |values: Tensor<2>| match kept.next() {
+                Some(kept) => dropout.keep(values, &kept),
+                None => values,
+            };
+            self.network.head(features.clone(), kept)
+        };
+        let passes = (0..passes).map(thinned).collect();
+        (logits, passes)
     }
 
     /// Writes weights and spec as safetensors, atomically; same weights, same bytes.

@@ -8,6 +8,7 @@
 mod autoencoder;
 mod classifier;
 mod layers;
+mod log_odds;
 mod resnet;
 mod vgg;
 mod weights;
@@ -15,8 +16,8 @@ mod weights;
 pub(crate) use autoencoder::fine_structure;
 pub use autoencoder::{Autoencoder, AutoencoderKind, AutoencoderSpec, Denoised, TrainedAutoencoder};
 pub use classifier::{Architecture, Classifier, ClassifierSpec, TrainedClassifier};
-pub(crate) use layers::LogOdds;
 pub use layers::{Dropout, Normalisation};
+pub(crate) use log_odds::{LogOdds, Standard, TrainedLogOdds};
 
 use burn::tensor::{Device, Tensor};
 
@@ -85,6 +86,27 @@ pub struct Defended<'a> {
     pub autoencoder: &'a TrainedAutoencoder,
     /// The classifier behind.
     pub classifier: &'a TrainedClassifier,
+}
+
+/// The same as an attacker sees it who takes the autoencoder's gradient for that of the identity: backward pass differentiable approximation (Athalye 2018, section 4.1).
+///
+/// It answers as [`Defended`] does. Where it is attacked with more success than that, the autoencoder's own gradient hides something.
+pub struct StraightThrough<'a> {
+    /// The denoiser in front.
+    pub autoencoder: &'a TrainedAutoencoder,
+    /// The classifier behind.
+    pub classifier: &'a TrainedClassifier,
+}
+
+impl Model for StraightThrough<'_> {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        let change = self.autoencoder.reconstruct(images.clone()) - images.clone();
+        self.classifier.logits(images + change.detach())
+    }
+
+    fn device(&self) -> Device {
+        self.classifier.device()
+    }
 }
 
 impl Model for Defended<'_> {

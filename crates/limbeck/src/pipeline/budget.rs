@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::presets::EPS_8;
 use crate::attack::{AttackConfig, AttackKind};
 use crate::error::{Error, Result};
-use crate::evaluate::{ChecklistConfig, CurveConfig};
+use crate::evaluate::{ChecklistConfig, CurveConfig, KnowingRuleConfig};
 
 /// How much an evaluation may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,7 @@ struct Evaluate {
     attacked_images: usize,
     curve: CurveConfig,
     checklist: ChecklistConfig,
+    knowing_rule: KnowingRuleConfig,
 }
 
 /// An L2 radius that is usual for images of 32 x 32 (RobustBench: 0.5).
@@ -60,12 +61,14 @@ impl Budget {
         let (fgsm, pgd) = (linf(AttackKind::Fgsm), linf(AttackKind::Pgd));
         let curve = CurveConfig::default();
         let checklist = ChecklistConfig { eps: EPS_8, ..ChecklistConfig::default() };
+        let knowing_rule = KnowingRuleConfig::default();
         match self {
             Self::Quick => Evaluate {
                 attacks: vec![fgsm, pgd],
                 attacked_images: 128,
                 curve: CurveConfig { eps: vec![0.0, EPS_8, 1.0], images: 64, ..curve },
                 checklist: ChecklistConfig { images: 64, restarts: 0, queries: 0, ..checklist },
+                knowing_rule: KnowingRuleConfig { eps: vec![0.0157], images: 32, steps: 30 },
             },
             Self::Standard => Evaluate {
                 attacks: vec![
@@ -78,6 +81,7 @@ impl Budget {
                 attacked_images: 512,
                 curve: CurveConfig { steps: 20, ..curve },
                 checklist: ChecklistConfig { steps: 20, queries: 500, ..checklist },
+                knowing_rule,
             },
             Self::Full => Evaluate {
                 attacks: vec![
@@ -98,6 +102,7 @@ impl Budget {
                     draws: 1000,
                     ..checklist
                 },
+                knowing_rule: KnowingRuleConfig { images: 500, steps: 200, ..knowing_rule },
             },
         }
     }

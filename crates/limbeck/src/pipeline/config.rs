@@ -11,9 +11,11 @@ use super::budget::Budget;
 use super::presets::Preset;
 use crate::attack::AttackConfig;
 use crate::dataset::{Dataset, ImageSize, SourceOptions, SplitConfig};
-use crate::distill::{AbstentionConfig, DistillConfig};
+use crate::distill::{AbstentionConfig, DistillConfig, Method, Uncertainty};
 use crate::error::{Error, Result};
-use crate::evaluate::{AuditPageConfig, ChecklistConfig, CurveConfig, HeldOutConfig};
+use crate::evaluate::{
+    AuditPageConfig, ChecklistConfig, CurveConfig, HeldOutConfig, KnowingRuleConfig, ShieldConfig,
+};
 use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Normalisation};
 use crate::poison::PoisonConfig;
 use crate::purify::{Knowledge, KnowledgeConfig, LabelModelConfig, NoiseConfig, PurifyConfig};
@@ -106,6 +108,7 @@ impl NetworkConfig {
             image_size: [set.size().height as usize, set.size().width as usize],
             normalisation: Normalisation::default(),
             temperature,
+            outlier: false,
         }
     }
 }
@@ -162,6 +165,11 @@ pub struct EvaluateConfig {
     pub curve: CurveConfig,
     /// Attacks on the student that are made only to check the others.
     pub checklist: ChecklistConfig,
+    /// Attacks on the student when it looks at reconstructions instead of images.
+    pub shield: ShieldConfig,
+    /// Attacks that know the student's null rule.
+    #[serde(default)]
+    pub knowing_rule: KnowingRuleConfig,
     /// What the frozen detector is shown beside the audited set.
     pub held_out: HeldOutConfig,
     /// Whether classifiers are trained behind no filter, a random and a perfect one.
@@ -283,11 +291,18 @@ impl RunConfig {
         self.audit.check("audit")?;
         self.abstention.check("abstention")?;
         self.distill.check("distill")?;
+        if self.abstention.uncertainty == Uncertainty::Outlier && self.distill.method != Method::Extended {
+            let found = format!("outlier, with distill.method = \"{}\"", self.distill.method.name());
+            let expected = "another uncertainty, or distill.method = \"extended\": no other student has an outlier class";
+            return Err(Error::config("abstention.uncertainty", found, expected));
+        }
         for (index, attack) in self.evaluate.attacks.iter().enumerate() {
             attack.check(&format!("evaluate.attacks[{index}]"))?;
         }
         self.evaluate.curve.check("evaluate.curve")?;
         self.evaluate.checklist.check("evaluate.checklist")?;
+        self.evaluate.shield.check("evaluate.shield")?;
+        self.evaluate.knowing_rule.check("evaluate.knowing_rule")?;
         self.evaluate.held_out.check("evaluate.held_out")?;
         let split = &self.data.split;
         for (key, share) in
@@ -409,6 +424,8 @@ mod tests {
         assert!(refusal("classifier.train.learning_rate=nan").contains("classifier.train.learning_rate"));
         assert!(refusal("classifier.train.epochs=-3").contains("classifier.train.epochs"));
         assert!(refusal("distill.temperature=0.5").contains("distill.temperature"));
+        assert!(refusal("distill.outlier.passes=1").contains("distill.outlier.passes"));
+        assert!(refusal("abstention.uncertainty=outlier").contains("abstention.uncertainty"));
         for key in ["method=soft", "weight=2", "adversarial=all", "temperature=inf"] {
             let key = format!("distill.{key}");
             assert!(refusal(&key).contains(key.split('=').next().expect("a key")), "{key}");

@@ -18,6 +18,7 @@ impl Run<'_> {
             temperature: distill.teacher_temperature(),
             adversarial: distill.teacher_crafting(),
             robust_distillation: None,
+            outlier: false,
         };
         self.taught_classifier(
             "teacher",
@@ -35,10 +36,24 @@ impl Run<'_> {
         purified: &Purified,
         teacher: &Made<Trained<TrainedClassifier>>,
     ) -> Result<Made<SoftLabels>> {
-        let key = self.key("soft-labels", &(), &[&teacher.key]);
+        let distill = self.config.distill;
+        let outlier =
+            (distill.method.row().lesson == StudentLesson::OutlierLabels).then_some(distill.outlier);
+        let key = self.key("soft-labels", &outlier, &[&teacher.key]);
         let file = "soft_labels.parquet";
         self.stage("soft-labels", &key, &[file], |run, _| {
-            SoftLabels::compute(&teacher.value.network, &purified.train, run.progress)?.save(&run.path(file))
+            let (teacher, set) = (&teacher.value.network, &purified.train);
+            let labels = match outlier {
+                None => SoftLabels::compute(teacher, set, run.progress)?,
+                Some(config) => SoftLabels::with_outlier_class(
+                    teacher,
+                    set,
+                    &config,
+                    run.seed("soft-labels"),
+                    run.progress,
+                )?,
+            };
+            labels.save(&run.path(file))
         })?;
         Ok(Made { value: SoftLabels::load(&self.path(file))?, key })
     }
@@ -61,10 +76,11 @@ impl Run<'_> {
             temperature: distill.student_temperature(),
             adversarial: distill.student_crafting(),
             robust_distillation: (lesson == StudentLesson::RobustDistillation).then_some(imitated),
+            outlier: lesson == StudentLesson::OutlierLabels,
         };
         let learnt_from = match lesson {
             StudentLesson::Labels => &purified.key,
-            StudentLesson::SoftLabels => &soft_labels.key,
+            StudentLesson::SoftLabels | StudentLesson::OutlierLabels => &soft_labels.key,
             StudentLesson::RobustDistillation => &teacher.key,
         };
         self.taught_classifier(
@@ -73,7 +89,9 @@ impl Run<'_> {
             &teaching,
             &purified.train,
             || match lesson {
-                StudentLesson::SoftLabels => soft_labels.value.targets(&purified.train),
+                StudentLesson::SoftLabels | StudentLesson::OutlierLabels => {
+                    soft_labels.value.targets(&purified.train)
+                }
                 StudentLesson::Labels | StudentLesson::RobustDistillation => Ok(Targets::Labels),
             },
             &purified.calibration,

@@ -18,7 +18,7 @@ use crate::evaluate::results::{
 use crate::evaluate::{
     AttackedSet, Examined, Mapped, Subject, Trials, Truth, abstention, accuracy, attack_set,
     backdoor_success, class_rows, detection, examine, held_out, localisation, random_overlap, restoration,
-    robustness, statements, suspicion_points, triptychs, verdict_counts,
+    robustness, shield, statements, suspicion_points, triptychs, verdict_counts,
 };
 use crate::network::{Tempered, TrainedClassifier};
 use crate::poison::{Copies, passing};
@@ -155,12 +155,21 @@ impl Run<'_> {
                 on_undefended,
                 progress,
             )?,
+            shield: shield(
+                &student.value.network,
+                &dae.value.network,
+                &sets.test,
+                &config.shield,
+                self.seed("evaluate"),
+                progress,
+            )?,
             controls: self.control_rows(finished, &models, &backdoor)?,
             abstention: abstention(
                 &student.value.network,
                 &null_rule.value,
                 &sets.test,
                 (&attacked_labels, on_student),
+                (&config.knowing_rule, self.seed("knowing the null rule")),
                 progress,
             )?,
             classifier_curves: curves,
@@ -245,7 +254,7 @@ impl Run<'_> {
     fn patch_summary(&self, poisoned: &Dataset, networks: &Networks) -> Result<Option<PatchSummary>> {
         let patch = self.config.poison.plan.patch(poisoned.size());
         let Some(patch) = patch.filter(|_| !poisoned.is_empty()) else { return Ok(None) };
-        let Networks { undefended, dae, label_model } = networks;
+        let Networks { undefended, dae, label_model, .. } = networks;
         let mapped = Mapped {
             autoencoder: &dae.value.network,
             undefended: &undefended.value.network,

@@ -6,7 +6,9 @@ use super::config::{
 use crate::attack::{AttackConfig, AttackKind};
 use crate::dataset::{ImageSize, SourceOptions, SplitConfig};
 use crate::distill::{AbstentionConfig, DistillConfig, Method};
-use crate::evaluate::{AuditPageConfig, ChecklistConfig, CurveConfig, HeldOutConfig};
+use crate::evaluate::{
+    AuditPageConfig, ChecklistConfig, CurveConfig, HeldOutConfig, KnowingRuleConfig, ShieldConfig,
+};
 use crate::network::{Architecture, AutoencoderKind};
 use crate::poison::PoisonConfig;
 use crate::purify::{
@@ -176,6 +178,13 @@ fn gtsrb() -> RunConfig {
             attacked_images: 2000,
             curve: CurveConfig::default(),
             checklist: ChecklistConfig::default(),
+            shield: ShieldConfig {
+                attacks: [0.01, EPS_8]
+                    .map(|eps| AttackConfig { steps: 20, ..AttackConfig::linf(AttackKind::Pgd, eps) })
+                    .to_vec(),
+                images: 256,
+            },
+            knowing_rule: KnowingRuleConfig::default(),
             held_out: HeldOutConfig::default(),
             controls: true,
             ablation: false,
@@ -241,6 +250,8 @@ fn sample() -> RunConfig {
     config.evaluate.curve.images = 64;
     config.evaluate.checklist =
         ChecklistConfig { images: 64, restarts: 3, queries: 100, ..ChecklistConfig::default() };
+    config.evaluate.shield.images = 64;
+    config.evaluate.knowing_rule = KnowingRuleConfig { eps: vec![0.0157], images: 64, steps: 60 };
     config.evaluate.held_out.images = 256;
     config.evaluate.held_out.knowing_images = 64;
     config.evaluate.held_out.knowing.retain(|attack| attack.eps >= EPS_8);

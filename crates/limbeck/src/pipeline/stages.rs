@@ -9,7 +9,7 @@ use super::sets::Sets;
 use crate::artefact::{read_json, write_json};
 use crate::dataset::Dataset;
 use crate::error::Result;
-use crate::network::TrainedClassifier;
+use crate::network::{ClassifierSpec, TrainedClassifier};
 use crate::poison::{PoisonedSet, TruthManifest, poison};
 use crate::train::{
     CraftingConfig, Epoch, Lesson, RobustDistillation, Targets, TrainConfig, teach_classifier,
@@ -32,6 +32,8 @@ pub(super) struct Teaching<'a> {
     pub(super) temperature: f64,
     pub(super) adversarial: Option<CraftingConfig>,
     pub(super) robust_distillation: Option<RobustDistillation<'a>>,
+    /// Whether it has an output for outliers; the targets must then have it too.
+    pub(super) outlier: bool,
 }
 
 /// What the simulated attacker did, if there is one.
@@ -60,7 +62,7 @@ impl Run<'_> {
         validation: &Dataset,
         upstream: &[&str],
     ) -> Result<Made<Trained<TrainedClassifier>>> {
-        let teaching = Teaching { temperature, adversarial: None, robust_distillation: None };
+        let teaching = Teaching { temperature, adversarial: None, robust_distillation: None, outlier: false };
         self.taught_classifier(name, section, &teaching, train, targets, validation, upstream)
     }
 
@@ -79,8 +81,8 @@ impl Run<'_> {
         validation: &Dataset,
         upstream: &[&str],
     ) -> Result<Made<Trained<TrainedClassifier>>> {
-        let Teaching { temperature, adversarial, robust_distillation } = *teaching;
-        let spec = section.0.spec(train, temperature);
+        let Teaching { temperature, adversarial, robust_distillation, outlier } = *teaching;
+        let spec = ClassifierSpec { outlier, ..section.0.spec(train, temperature) };
         let imitation =
             robust_distillation.map(|distillation| (distillation.temperature, distillation.weight));
         let key = self.key(name, &(&section, temperature, adversarial, imitation), upstream);

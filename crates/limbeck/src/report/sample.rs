@@ -36,6 +36,7 @@ pub(crate) fn evaluation() -> Evaluation {
         ],
         held_out: Some(held_out()),
         dae: dae(),
+        shield: Some(shield()),
         models: models(),
         robustness: robustness(),
         controls: controls(),
@@ -350,6 +351,22 @@ fn controls() -> Vec<ControlRow> {
         row("random", 70, 90, 134, 11_298),
         row("perfect", 150, 0, 0, 11_455),
     ]
+}
+
+fn shield() -> ShieldSummary {
+    let rate = |successes| Rate { successes, trials: 64 };
+    let row = |attack: &str, [unaware, straight_through, exact, worst]: [u64; 4]| ShieldRow {
+        attack: attack.to_owned(),
+        unaware: rate(unaware),
+        straight_through: rate(straight_through),
+        exact: rate(exact),
+        worst: rate(worst),
+    };
+    ShieldSummary {
+        clean_without: rate(60),
+        clean: rate(59),
+        rows: vec![row("pgd eps 0.01", [48, 21, 19, 17]), row("pgd eps 0.0314", [31, 2, 1, 0])],
+    }
 }
 
 fn abstention() -> AbstentionSummary {

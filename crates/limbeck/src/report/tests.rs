@@ -35,6 +35,7 @@ fn empty(run: &mut Evaluation) {
     run.models.clear();
     run.robustness = Robustness::default();
     run.controls.clear();
+    run.shield = None;
     run.abstention.outcomes.clear();
     run.abstention.risk_coverage.clear();
     run.classifier_curves.clear();

@@ -18,7 +18,7 @@ use crate::rng::{Rng, Seed};
 pub enum Targets {
     /// The dataset's own labels.
     Labels,
-    /// Distributions over the classes, `[images, classes]` row by row in the dataset's order.
+    /// Distributions over the outputs, `[images, outputs]` row by row in the dataset's order.
     Soft(Vec<f32>),
 }
 
@@ -79,7 +79,7 @@ struct Batch {
 
 impl ClassifierTask<'_> {
     fn targets(&self, indices: &[usize], device: &Device) -> Tensor<2> {
-        let classes = self.train.classes().len();
+        let classes = self.spec.outputs();
         let values = match self.lesson.targets {
             Targets::Labels => {
                 let labels = indices.iter().map(|&index| self.train.samples()[index].label);
@@ -195,7 +195,7 @@ impl Task<Classifier> for ClassifierTask<'_> {
     fn validate(&self, network: &Classifier) -> Result<Validation> {
         let device = self.device.clone().without_autodiff();
         let indices: Vec<usize> = (0..self.calibration.len()).collect();
-        let classes = self.calibration.classes().len();
+        let classes = self.spec.outputs();
         let (mut loss, mut right) = (0.0, 0);
         for chunk in indices.chunks(INFERENCE_BATCH) {
             let logits = network.logits(self.calibration.batch(chunk, &device)?);
@@ -257,19 +257,19 @@ pub fn teach_classifier(
     progress: &dyn Progress,
 ) -> Result<(TrainedClassifier, Vec<Epoch>)> {
     let refused = |found: String, expected: String| Error::input("classifier training", found, expected);
-    let classes = spec.classes.len();
+    let classes = spec.outputs();
     if let Targets::Soft(rows) = lesson.targets
         && rows.len() != train.len() * classes
     {
         return Err(refused(
             format!("{} soft label values", rows.len()),
-            format!("{} images x {classes} classes", train.len()),
+            format!("{} images x {classes} outputs", train.len()),
         ));
     }
     if let Some(RobustDistillation { teacher, weight, .. }) = lesson.robust_distillation {
-        let found = teacher.spec().classes.len();
+        let found = teacher.spec().outputs();
         if found != classes {
-            return Err(refused(format!("a teacher of {found} classes"), format!("the student's {classes}")));
+            return Err(refused(format!("a teacher of {found} outputs"), format!("the student's {classes}")));
         }
         if !(0.0..=1.0).contains(&weight) {
             return Err(refused(format!("a weight of {weight}"), "a share in [0, 1]".to_owned()));
