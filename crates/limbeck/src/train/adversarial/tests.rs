@@ -198,7 +198,7 @@ fn a_teacher_of_other_classes_and_a_weight_that_is_no_share_are_refused() {
         let lesson = Lesson { robust_distillation: Some(distillation), ..lesson(&Targets::Labels) };
         teach(&lesson, &config(1), &Checkpoints::none(), &Silent).expect_err("refused").to_string()
     };
-    assert!(refusal(3, 1.0).contains("a teacher of 3 classes"));
+    assert!(refusal(3, 1.0).contains("a teacher of 3 outputs"));
     assert!(refusal(4, 1.5).contains("a weight of 1.5"));
 }
 
