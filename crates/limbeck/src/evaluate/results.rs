@@ -42,6 +42,8 @@ pub struct Evaluation {
     pub held_out: Option<HeldOutDetection>,
     /// The denoising autoencoder's training and restoration quality.
     pub dae: DaeSummary,
+    /// Name of the method of distillation.
+    pub distillation: String,
     /// The student behind the autoencoder, if that was attacked.
     pub shield: Option<ShieldSummary>,
     /// Accuracy of each model, clean and attacked.
@@ -482,6 +484,9 @@ pub struct ClassifierEpoch {
     pub validation_loss: f64,
     /// Accuracy on held-out images, in `[0, 1]`.
     pub validation_accuracy: f64,
+    /// Accuracy on attacked calibration images, of a classifier that was trained on adversarial examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub robust_accuracy: Option<f64>,
 }
 
 /// One image in Figure 1.

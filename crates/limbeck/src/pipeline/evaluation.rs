@@ -155,6 +155,7 @@ impl Run<'_> {
                 on_undefended,
                 progress,
             )?,
+            distillation: distill.method.name().to_owned(),
             shield: shield(
                 &student.value.network,
                 &dae.value.network,
@@ -304,5 +305,6 @@ fn curve_epoch((index, epoch): (usize, &Epoch)) -> ClassifierEpoch {
         train_loss: epoch.train_loss,
         validation_loss: epoch.validation.loss,
         validation_accuracy: epoch.validation.metric,
+        robust_accuracy: epoch.validation.robust,
     }
 }

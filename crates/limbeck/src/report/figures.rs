@@ -9,8 +9,8 @@ use super::axis::Axis;
 use super::filters::{fixed, number};
 use super::panel::{Mark, Panel, Shape};
 use crate::evaluate::results::{
-    AbstentionSummary, Calibration, ClassifierCurve, DaeEpoch, EpsCurve, Evaluation, ScoreDetection,
-    SuspicionPoint,
+    AbstentionSummary, Calibration, ClassifierCurve, ClassifierEpoch, DaeEpoch, EpsCurve, Evaluation,
+    ScoreDetection, SuspicionPoint,
 };
 
 /// More points than this are thinned out.
@@ -343,24 +343,33 @@ fn risk_coverage(abstention: &AbstentionSummary) -> Option<Figure> {
 /// Validation accuracy of each classifier by epoch.
 fn learning(curves: &[ClassifierCurve]) -> Option<Figure> {
     let curves: Vec<_> = curves.iter().filter(|curve| !curve.epochs.is_empty()).collect();
-    let points = |curve: &ClassifierCurve| -> Vec<[f64; 2]> {
-        curve.epochs.iter().map(|epoch| [f64::from(epoch.epoch), 100.0 * epoch.validation_accuracy]).collect()
-    };
-    let accuracies = curves.iter().flat_map(|curve| points(curve)).map(|point| point[1]);
-    let epochs = curves.iter().flat_map(|curve| &curve.epochs).map(|epoch| epoch.epoch);
-    let panel = Panel {
-        description: format!("Validation accuracy of {} classifiers by epoch", curves.len()),
-        x: epoch_axis(epochs),
-        y: Axis::linear_around("Validation accuracy (%)", accuracies),
-        marks: curves
+    let panel = |title: &str, accuracy: fn(&ClassifierEpoch) -> Option<f64>| {
+        let point = |epoch: &ClassifierEpoch| Some([f64::from(epoch.epoch), 100.0 * accuracy(epoch)?]);
+        let points = |curve: &ClassifierCurve| curve.epochs.iter().filter_map(point).collect::<Vec<_>>();
+        let lines: Vec<_> = curves
             .iter()
+            .map(|curve| points(curve))
             .enumerate()
-            .map(|(i, curve)| Mark::new(style(i), Shape::Line, points(curve)))
-            .collect(),
+            .filter(|(_, line)| !line.is_empty())
+            .collect();
+        let accuracies = lines.iter().flat_map(|(_, line)| line).map(|point| point[1]);
+        let epochs = curves.iter().flat_map(|curve| &curve.epochs).map(|epoch| epoch.epoch);
+        let panel = Panel {
+            description: format!("{title} of {} classifiers by epoch", lines.len()),
+            x: epoch_axis(epochs),
+            y: Axis::linear_around(format!("{title} (%)"), accuracies),
+            marks: lines.iter().map(|(i, line)| Mark::new(style(*i), Shape::Line, line.clone())).collect(),
+        };
+        (!lines.is_empty()).then(|| (title.to_owned(), panel))
     };
+    let panels = [
+        panel("Validation accuracy", |epoch| Some(epoch.validation_accuracy)),
+        panel("Validation accuracy under attack", |epoch| epoch.robust_accuracy),
+    ];
     let key =
         curves.iter().enumerate().map(|(i, curve)| KeyEntry::new("line", style(i), &curve.model)).collect();
-    (!curves.is_empty()).then(|| Figure::new(vec![("Validation accuracy".to_owned(), panel)], key))
+    let panels: Vec<_> = panels.into_iter().flatten().collect();
+    (!panels.is_empty()).then(|| Figure::new(panels, key))
 }
 
 fn epoch_axis(epochs: impl Iterator<Item = u32>) -> Axis {
