@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Evaluate(EvaluateArguments),
     /// Write the report of a run
     Report(ReportArguments),
+    /// Sum up runs that differ in their seed alone: means, intervals
+    Seeds(SeedsArguments),
     /// Write a poisoned copy of a set, and the truth beside it
     Poison(PoisonArguments),
     /// Train a plain classifier, without any defence
@@ -133,6 +135,19 @@ pub(crate) struct DistilArguments {
     /// Distil from the set as it is, without audit and purification
     #[arg(long)]
     pub(crate) as_is: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+                        for seed in 1 2 3; do limbeck run --seed $seed --out runs/$seed; done\n  \
+                        limbeck seeds runs/1 runs/2 runs/3")]
+pub(crate) struct SeedsArguments {
+    /// Finished run directories, made with the same settings and different seeds
+    #[arg(required = true, num_args = 2.., value_name = "RUN", value_hint = ValueHint::DirPath)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A set, and the run directory that a part of the method fills.

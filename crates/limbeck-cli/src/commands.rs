@@ -8,7 +8,9 @@ use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Error as UsageError};
 use clap_complete::{Shell, generate};
-use limbeck::artefact::write_atomically;
+use limbeck::artefact::{read_json, write_atomically};
+use limbeck::evaluate::over_seeds;
+use limbeck::evaluate::results::Evaluation;
 use limbeck::pipeline::{self, ByHand, Goal, Outcome, Preset, Run, RunConfig, Student};
 use limbeck::speed;
 use limbeck::tune::{Space, TuneConfig, tune as search};
@@ -16,8 +18,8 @@ use serde_json::json;
 
 use crate::arguments::{
     Arguments, AuditArguments, Command, ConfigCommand, ConfigSource, DistilArguments, EvaluateArguments, Job,
-    PEAK, PoisonArguments, PredictArguments, PurifyArguments, ReportArguments, RunArguments, Session,
-    Settings, SpeedArguments, TrainArguments, TuneArguments,
+    PEAK, PoisonArguments, PredictArguments, PurifyArguments, ReportArguments, RunArguments, SeedsArguments,
+    Session, Settings, SpeedArguments, TrainArguments, TuneArguments,
 };
 use crate::commented::commented_toml;
 use crate::exit::Exit;
@@ -33,6 +35,7 @@ pub(crate) fn execute(command: &Command) -> anyhow::Result<Exit> {
         Command::Distil(arguments) => distil(arguments),
         Command::Evaluate(arguments) => evaluate(arguments),
         Command::Report(arguments) => report(arguments),
+        Command::Seeds(arguments) => seeds(arguments),
         Command::Poison(arguments) => poison(arguments),
         Command::Train(arguments) => train(arguments),
         Command::Tune(arguments) => tune(arguments),
@@ -150,6 +153,16 @@ fn report(arguments: &ReportArguments) -> anyhow::Result<()> {
         true => output::json(&json!({ "report": page }))?,
         false => format!("{}\n", page.display()),
     })
+}
+
+fn seeds(arguments: &SeedsArguments) -> anyhow::Result<()> {
+    let read = |run: &PathBuf| {
+        config_of(run)?;
+        read_json(&run.join("evaluation.json"))
+    };
+    let runs = arguments.runs.iter().map(read).collect::<limbeck::Result<Vec<Evaluation>>>()?;
+    let summary = over_seeds(&runs)?;
+    print(&if arguments.json { output::json(&summary)? } else { output::seeds(&summary) })
 }
 
 fn poison(arguments: &PoisonArguments) -> anyhow::Result<()> {

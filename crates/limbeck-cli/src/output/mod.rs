@@ -4,6 +4,7 @@ mod audit;
 mod evaluation;
 mod robustness;
 mod search;
+mod seeds;
 mod speed;
 mod table;
 
@@ -19,6 +20,7 @@ pub(crate) use audit::AuditSummary;
 pub(crate) use evaluation::{brief_json, summary};
 pub(crate) use robustness::model_evaluation;
 pub(crate) use search::search;
+pub(crate) use seeds::seeds;
 pub(crate) use speed::{SpeedRow, speed_lines, speed_table};
 use table::Table;
 

@@ -22,6 +22,7 @@ mod restoration;
 pub mod results;
 pub mod risk_coverage;
 mod robustness;
+mod seeds;
 mod shield;
 mod statements;
 mod worst_case;
@@ -41,6 +42,7 @@ pub use restoration::restoration;
 pub use robustness::{
     AttackedSet, Reading, abstention, accuracy, attack_set, backdoor_success, read, right_under,
 };
+pub use seeds::{SeedFigure, SeedSummary, over_seeds};
 pub use shield::{ShieldConfig, shield};
 pub use statements::statements;
 pub use worst_case::{Attempt, Outcomes, right_in_worst_case, threat_label, threats, worst_case};

@@ -1,0 +1,325 @@
+//! The figures of runs that differ in their seed alone: mean, spread, and an interval that covers the randomness of training.
+//!
+//! The interval is Student's at 95 %: mean ± t · s/√n over n runs, with n − 1 degrees of freedom (Student 1908). With three runs t is 4.3, so that it is wide: that is
+//! what three runs say.
+
+use serde::Serialize;
+
+use super::results::{Evaluation, Rate, defence_effectiveness};
+use crate::error::{Error, Result};
+
+/// The figures of several runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SeedSummary {
+    /// Seeds of the runs.
+    pub seeds: Vec<u64>,
+    /// All figures that every run has.
+    pub figures: Vec<SeedFigure>,
+}
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SeedFigure {
+    /// Which part of the evaluation: "held out", "model".
+    pub group: String,
+    /// What: "i-fgsm eps 0.01: AUROC of head".
+    pub name: String,
+    /// Whether it is a share in `[0, 1]`.
+    pub is_share: bool,
+    /// Of each run, in the order of the seeds.
+    pub values: Vec<f64>,
+    /// Their mean.
+    pub mean: f64,
+    /// Student's 95 % interval of the mean, cut to `[0, 1]` for a share.
+    pub interval: [f64; 2],
+}
+
+/// 97.5 % quantiles of Student's t with 1 to 30 degrees of freedom (scipy 1.17.1, `t.ppf(0.975, df)`); beyond, that of 30 errs on the wide side.
+const STUDENT: [f64; 30] = [
+    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604,
+    2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555,
+    2.0518, 2.0484, 2.0452, 2.0423,
+];
+
+/// Sums up runs that were made with the same settings and different seeds.
+///
+/// # Errors
+/// Refuses fewer than two runs, two of one seed or of different versions, and settings that differ in more than the seed, by their key.
+pub fn over_seeds(runs: &[Evaluation]) -> Result<SeedSummary> {
+    let refused = |found: String, expected: &str| Error::input("seeds", found, expected);
+    let [first, others @ ..] = runs else { return Err(refused("no run".to_owned(), "two or more runs")) };
+    if others.is_empty() {
+        return Err(refused("one run".to_owned(), "two or more runs"));
+    }
+    let settings = settings(first)?;
+    for run in others {
+        if run.limbeck_version != first.limbeck_version {
+            let found = format!("runs of versions {} and {}", first.limbeck_version, run.limbeck_version);
+            return Err(refused(found, "runs of one version"));
+        }
+        if let Some((key, [a, b])) = first_difference(&settings, &self::settings(run)?) {
+            return Err(refused(
+                format!("runs with {key} = {a} and {b}"),
+                "runs that differ in `seed` alone",
+            ));
+        }
+    }
+    let seeds: Vec<u64> = runs.iter().map(|run| run.seed).collect();
+    if let Some(seed) = seeds.iter().enumerate().find(|(at, seed)| seeds[..*at].contains(seed)) {
+        return Err(refused(format!("two runs of seed {}", seed.1), "runs of different seeds"));
+    }
+    let all: Vec<Vec<Figure>> = runs.iter().map(figures).collect();
+    let found = all[0].iter().filter_map(|figure| {
+        let same =
+            |figures: &Vec<Figure>| figures.iter().find(|other| other.is(figure)).map(|other| other.value);
+        let values = all.iter().map(same).collect::<Option<Vec<f64>>>()?;
+        let (mean, interval) = student(&values);
+        let interval = if figure.is_share { interval.map(|bound| bound.clamp(0.0, 1.0)) } else { interval };
+        let Figure { group, name, is_share, .. } = figure.clone();
+        Some(SeedFigure { group: group.to_owned(), name, is_share, values, mean, interval })
+    });
+    Ok(SeedSummary { figures: found.collect(), seeds })
+}
+
+/// Mean of two values or more, and its interval.
+fn student(values: &[f64]) -> (f64, [f64; 2]) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    let quantile = STUDENT[(values.len() - 2).min(STUDENT.len() - 1)];
+    let half = quantile * (variance / count).sqrt();
+    (mean, [mean - half, mean + half])
+}
+
+/// A run's settings without its seed, one line a key.
+fn settings(run: &Evaluation) -> Result<Vec<(String, String)>> {
+    let table: toml::Table = toml::from_str(&run.config_toml).map_err(|error| {
+        Error::input("seeds", format!("settings that cannot be read ({error})"), "those of a limbeck run")
+    })?;
+    let mut lines = Vec::new();
+    flatten("", &toml::Value::Table(table), &mut lines);
+    lines.retain(|(key, _)| key != "seed");
+    Ok(lines)
+}
+
+fn flatten(key: &str, value: &toml::Value, lines: &mut Vec<(String, String)>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                flatten(&key, value, lines);
+            }
+        }
+        value => lines.push((key.to_owned(), value.to_string())),
+    }
+}
+
+/// The first key whose values differ.
+fn first_difference(a: &[(String, String)], b: &[(String, String)]) -> Option<(String, [String; 2])> {
+    let of = |lines: &[(String, String)], key: &str| {
+        let found = lines.iter().find(|(name, _)| name == key);
+        found.map_or("nothing".to_owned(), |(_, value)| value.clone())
+    };
+    let keys = a.iter().chain(b).map(|(key, _)| key);
+    keys.map(|key| (key.clone(), [of(a, key), of(b, key)])).find(|(_, [a, b])| a != b)
+}
+
+/// A figure of one run.
+#[derive(Clone, Debug)]
+struct Figure {
+    group: &'static str,
+    name: String,
+    value: f64,
+    is_share: bool,
+}
+
+impl Figure {
+    fn is(&self, other: &Self) -> bool {
+        (self.group, &self.name) == (other.group, &other.name)
+    }
+}
+
+/// Collects figures of a part of the evaluation.
+struct Collected {
+    group: &'static str,
+    figures: Vec<Figure>,
+}
+
+impl Collected {
+    fn share(&mut self, name: impl Into<String>, rate: Rate) {
+        self.figures.extend(rate.share().map(|value| self.figure(name, value, true)));
+    }
+
+    fn number(&mut self, name: impl Into<String>, value: f64) {
+        let figure = self.figure(name, value, false);
+        self.figures.push(figure);
+    }
+
+    fn figure(&self, name: impl Into<String>, value: f64, is_share: bool) -> Figure {
+        Figure { group: self.group, name: name.into(), value, is_share }
+    }
+}
+
+/// The figures of one part of an evaluation.
+type Part = fn(&Evaluation, &mut Collected);
+
+/// All parts, by name.
+const PARTS: [(&str, Part); 6] = [
+    ("audit", audit),
+    ("held out", held_out),
+    ("autoencoder", autoencoder),
+    ("filter", filters),
+    ("model", models),
+    ("null answer", abstention),
+];
+
+fn figures(run: &Evaluation) -> Vec<Figure> {
+    let collect = |(group, part): (&'static str, Part)| {
+        let mut found = Collected { group, figures: Vec::new() };
+        part(run, &mut found);
+        found.figures
+    };
+    PARTS.into_iter().flat_map(collect).collect()
+}
+
+fn audit(run: &Evaluation, found: &mut Collected) {
+    for row in &run.detection {
+        found.number(format!("AUROC of {}", row.score), row.auroc);
+        if row.decides {
+            found.number("recall at 1 % false positives", row.recall_at_1_percent);
+            found.share("poison found", row.recall);
+            found.share("clean images flagged", row.false_positives);
+        }
+    }
+    let verdicts = &run.verdicts;
+    let trials = verdicts.keep + verdicts.reconstruct + verdicts.discard;
+    found.share("images discarded", Rate { successes: verdicts.discard, trials });
+}
+
+fn held_out(run: &Evaluation, found: &mut Collected) {
+    let Some(held_out) = &run.held_out else { return };
+    found.share("clean images flagged", held_out.clean);
+    let deciding = &held_out.decides;
+    for attack in &held_out.attacks {
+        for (score, auroc) in held_out.scores.iter().zip(&attack.auroc) {
+            if score == "head" || score == deciding {
+                found.number(format!("{}: AUROC of {score}", attack.attack), *auroc);
+            }
+        }
+        found.number(format!("{}: recall at 1 %", attack.attack), attack.recall_at_1_percent);
+        found.share(format!("{}: flagged", attack.attack), attack.flagged);
+        found.share(format!("{}: called crafted", attack.attack), attack.called_crafted);
+        if attack.knows_detector {
+            found.share(format!("{}: fools and is not flagged", attack.attack), attack.evaded);
+        }
+    }
+    for damage in &held_out.honest {
+        found.share(format!("{}: flagged", damage.damage), damage.flagged);
+        found.share(format!("{}: called crafted", damage.damage), damage.called_crafted);
+    }
+}
+
+fn autoencoder(run: &Evaluation, found: &mut Collected) {
+    found.number("PSNR of attacked images, dB", run.dae.attacked_psnr);
+    found.number("PSNR restored, dB", run.dae.restored_psnr);
+    found.number("SSIM of attacked images", run.dae.attacked_ssim);
+    found.number("SSIM restored", run.dae.restored_ssim);
+}
+
+fn filters(run: &Evaluation, found: &mut Collected) {
+    for control in &run.controls {
+        found.share(format!("{}: clean accuracy", control.filter), control.clean);
+        if let Some(rate) = control.backdoor {
+            found.share(format!("{}: attack success rate", control.filter), rate);
+        }
+        if let Some(rating) = run.controls.first().and_then(|none| defence_effectiveness(none, control)) {
+            found.number(format!("{}: defence effectiveness (DER)", control.filter), rating);
+        }
+    }
+}
+
+fn models(run: &Evaluation, found: &mut Collected) {
+    for model in &run.models {
+        found.share(format!("{}: clean", model.model), model.clean);
+        for attack in &model.attacked {
+            found.share(format!("{}: {}", model.model, attack.attack), attack.accuracy);
+        }
+    }
+    for case in &run.robustness.worst_cases {
+        let threat = super::threat_label(crate::attack::ThreatModel { norm: case.norm, eps: case.eps });
+        found.share(format!("{}: worst case, {threat}", case.model), case.accuracy);
+    }
+    for row in run.shield.iter().flat_map(|shield| &shield.rows) {
+        found.share(format!("student behind the autoencoder: {}, worst case", row.attack), row.worst);
+    }
+    for calibration in &run.robustness.calibration {
+        // The temperature in the name differs from run to run.
+        let name = calibration.model.split(" to T").next().unwrap_or(&calibration.model);
+        if let Some(error) = calibration.error {
+            found.number(format!("{name}: expected calibration error"), error);
+        }
+    }
+}
+
+fn abstention(run: &Evaluation, found: &mut Collected) {
+    for row in &run.abstention.outcomes {
+        let trials = row.right + row.wrong + row.null;
+        for (words, successes) in [("right", row.right), ("wrong", row.wrong), ("null", row.null)] {
+            found.share(format!("{}: {words}", row.inputs), Rate { successes, trials });
+        }
+    }
+    for row in &run.abstention.compared {
+        found.number(format!("AURC of {}", row.uncertainty), row.aurc);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    /// A run of this seed whose first filter leaves this many images right.
+    fn run(seed: u64, right: u64) -> Evaluation {
+        let mut run = sample::evaluation();
+        (run.seed, run.config_toml) = (seed, format!("seed = {seed}\n\n[purify]\nkl_temperature = 1.0\n"));
+        run.controls[0].clean = Rate { successes: right, trials: 100 };
+        run
+    }
+
+    #[test]
+    fn the_interval_is_student_s() {
+        // scipy 1.17.1: t.interval(0.95, 2, [0.9, 0.92, 0.97].mean, sem([0.9, 0.92, 0.97]))
+        let found = over_seeds(&[run(1, 90), run(2, 92), run(3, 97)]).expect("summed up");
+        assert_eq!(found.seeds, [1, 2, 3]);
+        let name = format!("{}: clean accuracy", sample::evaluation().controls[0].filter);
+        let figure = found.figures.iter().find(|figure| figure.name == name).expect("it is there");
+        assert!((figure.mean - 0.93).abs() < 1e-12 && figure.values == [0.90, 0.92, 0.97]);
+        assert!((figure.interval[0] - 0.840_433).abs() < 1e-4 && figure.interval[1] == 1.0, "{figure:?}");
+        // What does not vary has an interval of no width.
+        let same = found.figures.iter().find(|figure| figure.group == "autoencoder").expect("it is there");
+        assert_eq!(same.interval, [same.mean; 2]);
+    }
+
+    #[test]
+    fn every_figure_has_a_name_of_its_own() {
+        let found = over_seeds(&[run(1, 90), run(2, 92)]).expect("summed up").figures;
+        for (at, figure) in found.iter().enumerate() {
+            let same = |other: &&SeedFigure| (&other.group, &other.name) == (&figure.group, &figure.name);
+            assert_eq!(found[..at].iter().filter(same).count(), 0, "{} {}", figure.group, figure.name);
+            assert!(figure.values.iter().all(|value| value.is_finite()), "{figure:?}");
+        }
+    }
+
+    #[test]
+    fn runs_that_cannot_be_summed_up_are_refused_by_what_differs() {
+        let refusal = |runs: &[Evaluation]| over_seeds(runs).expect_err("refused").to_string();
+        assert!(refusal(&[run(1, 90)]).contains("one run"));
+        assert!(refusal(&[run(1, 90), run(1, 90)]).contains("two runs of seed 1"));
+        let mut other = run(2, 90);
+        other.config_toml = other.config_toml.replace("1.0", "2.0");
+        assert!(refusal(&[run(1, 90), other]).contains("purify.kl_temperature = 1.0 and 2.0"));
+        let mut other = run(2, 90);
+        other.limbeck_version = "0.0.1".to_owned();
+        assert!(refusal(&[run(1, 90), other]).contains("0.0.1"));
+    }
+}
