@@ -125,8 +125,9 @@ impl Run<'_> {
             trained.save(&run.path(&weights))?;
             write_json(&run.path(&curve), &epochs)
         })?;
-        let network = TrainedAutoencoder::load(&self.path(&weights), &self.device)?;
-        Ok(Made { value: Trained { network, epochs: read_json(&self.path(&curve))? }, key })
+        let value =
+            Trained::read(&self.path(&weights), &self.path(&curve), &self.device, TrainedAutoencoder::load)?;
+        Ok(Made { value, key })
     }
 
     pub(super) fn dae(

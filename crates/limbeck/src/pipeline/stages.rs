@@ -2,6 +2,10 @@
 //!
 //! A stage always returns what it reads back from its files, so a resumed run sees the same values as an uninterrupted one.
 
+use std::path::Path;
+
+use burn::tensor::Device;
+
 use super::config::NetworkConfig;
 use super::copies::{CopiedDefence, with_copies};
 use super::run::Run;
@@ -25,6 +29,18 @@ pub(super) struct Made<T> {
 pub(super) struct Trained<T> {
     pub(super) network: T,
     pub(super) epochs: Vec<Epoch>,
+}
+
+impl<T> Trained<T> {
+    /// From the weights and the curve of a stage.
+    pub(super) fn read(
+        weights: &Path,
+        curve: &Path,
+        device: &Device,
+        load: fn(&Path, &Device) -> Result<T>,
+    ) -> Result<Self> {
+        Ok(Self { network: load(weights, device)?, epochs: read_json(curve)? })
+    }
 }
 
 /// How a classifier is taught, beside what it is to answer; a teacher must be among the stage's upstream keys.
@@ -104,8 +120,9 @@ impl Run<'_> {
             trained.save(&run.path(&weights))?;
             write_json(&run.path(&curve), &epochs)
         })?;
-        let network = TrainedClassifier::load(&self.path(&weights), &self.device)?;
-        Ok(Made { value: Trained { network, epochs: read_json(&self.path(&curve))? }, key })
+        let value =
+            Trained::read(&self.path(&weights), &self.path(&curve), &self.device, TrainedClassifier::load)?;
+        Ok(Made { value, key })
     }
 
     pub(super) fn poison(&mut self, sets: &Sets, data: &str) -> Result<Poison> {
