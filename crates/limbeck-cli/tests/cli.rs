@@ -246,6 +246,10 @@ fn a_folder_that_is_no_run_cannot_be_reported_or_asked() {
         .limbeck(&["report", "set"])
         .is_refused(1, &["set", "found no config.toml", "expected a run directory"]);
     workshop
+        .limbeck(&["seeds", "set", "set"])
+        .is_refused(1, &["set", "found no config.toml", "expected a run directory"]);
+    workshop.limbeck(&["seeds", "set"]).is_refused(2, &["2 values required"]);
+    workshop
         .limbeck(&["predict", "set", "set/cat/0.png"])
         .is_refused(1, &["set/student.safetensors", "No such file"]);
     assert_eq!(names_in(&workshop.path("set")), ["cat", "dog"]);

@@ -1,6 +1,6 @@
 //! Figures of several runs in one table.
 
-use limbeck::evaluate::{SeedFigure, SeedSummary};
+use limbeck::evaluate::{Scale, SeedFigure, SeedSummary};
 
 use super::table::Table;
 
@@ -19,7 +19,10 @@ pub(crate) fn seeds(summary: &SeedSummary) -> String {
 }
 
 fn cell(figure: &SeedFigure, value: f64) -> String {
-    if figure.is_share { format!("{:.1} %", 100.0 * value) } else { format!("{value:.4}") }
+    match figure.scale {
+        Scale::Share => format!("{:.1} %", 100.0 * value),
+        Scale::Unit | Scale::Open => format!("{value:.4}"),
+    }
 }
 
 #[cfg(test)]
@@ -28,15 +31,18 @@ mod tests {
 
     #[test]
     fn shares_are_percent_and_numbers_are_not() {
-        let figure = |name: &str, is_share, values: Vec<f64>| SeedFigure {
+        let figure = |name: &str, scale, values: Vec<f64>| SeedFigure {
             group: "model".to_owned(),
             name: name.to_owned(),
-            is_share,
+            scale,
             mean: values[0],
             interval: [values[0], values[1]],
             values,
         };
-        let figures = vec![figure("clean", true, vec![0.9, 0.95]), figure("AURC", false, vec![0.25, 0.5])];
+        let figures = vec![
+            figure("clean", Scale::Share, vec![0.9, 0.95]),
+            figure("AURC", Scale::Unit, vec![0.25, 0.5]),
+        ];
         let text = seeds(&SeedSummary { seeds: vec![4, 7], figures });
         assert!(text.contains("seeds 4, 7") && text.contains("90.0 % to 95.0 %"), "{text}");
         assert!(text.contains("0.2500, 0.5000"), "{text}");

@@ -42,7 +42,7 @@ pub use restoration::restoration;
 pub use robustness::{
     AttackedSet, Reading, abstention, accuracy, attack_set, backdoor_success, read, right_under,
 };
-pub use seeds::{SeedFigure, SeedSummary, over_seeds};
+pub use seeds::{Scale, SeedFigure, SeedSummary, over_seeds};
 pub use shield::{ShieldConfig, shield};
 pub use statements::statements;
 pub use worst_case::{Attempt, Outcomes, right_in_worst_case, threat_label, threats, worst_case};

@@ -24,14 +24,26 @@ pub struct SeedFigure {
     pub group: String,
     /// What: "i-fgsm eps 0.01: AUROC of head".
     pub name: String,
-    /// Whether it is a share in `[0, 1]`.
-    pub is_share: bool,
+    /// What it is a number of.
+    pub scale: Scale,
     /// Of each run, in the order of the seeds.
     pub values: Vec<f64>,
     /// Their mean.
     pub mean: f64,
-    /// Student's 95 % interval of the mean, cut to `[0, 1]` for a share.
+    /// Student's 95 % interval of the mean, cut to what the scale has.
     pub interval: [f64; 2],
+}
+
+/// What a figure is a number of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scale {
+    /// A share of images in `[0, 1]`, for people in percent.
+    Share,
+    /// An area or an error in `[0, 1]`.
+    Unit,
+    /// Any number.
+    Open,
 }
 
 /// 97.5 % quantiles of Student's t with 1 to 30 degrees of freedom (scipy 1.17.1, `t.ppf(0.975, df)`); beyond, that of 30 errs on the wide side.
@@ -74,9 +86,12 @@ pub fn over_seeds(runs: &[Evaluation]) -> Result<SeedSummary> {
             |figures: &Vec<Figure>| figures.iter().find(|other| other.is(figure)).map(|other| other.value);
         let values = all.iter().map(same).collect::<Option<Vec<f64>>>()?;
         let (mean, interval) = student(&values);
-        let interval = if figure.is_share { interval.map(|bound| bound.clamp(0.0, 1.0)) } else { interval };
-        let Figure { group, name, is_share, .. } = figure.clone();
-        Some(SeedFigure { group: group.to_owned(), name, is_share, values, mean, interval })
+        let Figure { group, name, scale, .. } = figure.clone();
+        let interval = match scale {
+            Scale::Share | Scale::Unit => interval.map(|bound| bound.clamp(0.0, 1.0)),
+            Scale::Open => interval,
+        };
+        Some(SeedFigure { group: group.to_owned(), name, scale, values, mean, interval })
     });
     Ok(SeedSummary { figures: found.collect(), seeds })
 }
@@ -130,7 +145,7 @@ struct Figure {
     group: &'static str,
     name: String,
     value: f64,
-    is_share: bool,
+    scale: Scale,
 }
 
 impl Figure {
@@ -147,16 +162,13 @@ struct Collected {
 
 impl Collected {
     fn share(&mut self, name: impl Into<String>, rate: Rate) {
-        self.figures.extend(rate.share().map(|value| self.figure(name, value, true)));
+        if let Some(value) = rate.share() {
+            self.add(name, value, Scale::Share);
+        }
     }
 
-    fn number(&mut self, name: impl Into<String>, value: f64) {
-        let figure = self.figure(name, value, false);
-        self.figures.push(figure);
-    }
-
-    fn figure(&self, name: impl Into<String>, value: f64, is_share: bool) -> Figure {
-        Figure { group: self.group, name: name.into(), value, is_share }
+    fn add(&mut self, name: impl Into<String>, value: f64, scale: Scale) {
+        self.figures.push(Figure { group: self.group, name: name.into(), value, scale });
     }
 }
 
@@ -184,9 +196,9 @@ fn figures(run: &Evaluation) -> Vec<Figure> {
 
 fn audit(run: &Evaluation, found: &mut Collected) {
     for row in &run.detection {
-        found.number(format!("AUROC of {}", row.score), row.auroc);
+        found.add(format!("AUROC of {}", row.score), row.auroc, Scale::Unit);
         if row.decides {
-            found.number("recall at 1 % false positives", row.recall_at_1_percent);
+            found.add("recall at 1 % false positives", row.recall_at_1_percent, Scale::Share);
             found.share("poison found", row.recall);
             found.share("clean images flagged", row.false_positives);
         }
@@ -203,10 +215,10 @@ fn held_out(run: &Evaluation, found: &mut Collected) {
     for attack in &held_out.attacks {
         for (score, auroc) in held_out.scores.iter().zip(&attack.auroc) {
             if score == "head" || score == deciding {
-                found.number(format!("{}: AUROC of {score}", attack.attack), *auroc);
+                found.add(format!("{}: AUROC of {score}", attack.attack), *auroc, Scale::Unit);
             }
         }
-        found.number(format!("{}: recall at 1 %", attack.attack), attack.recall_at_1_percent);
+        found.add(format!("{}: recall at 1 %", attack.attack), attack.recall_at_1_percent, Scale::Share);
         found.share(format!("{}: flagged", attack.attack), attack.flagged);
         found.share(format!("{}: called crafted", attack.attack), attack.called_crafted);
         if attack.knows_detector {
@@ -220,10 +232,10 @@ fn held_out(run: &Evaluation, found: &mut Collected) {
 }
 
 fn autoencoder(run: &Evaluation, found: &mut Collected) {
-    found.number("PSNR of attacked images, dB", run.dae.attacked_psnr);
-    found.number("PSNR restored, dB", run.dae.restored_psnr);
-    found.number("SSIM of attacked images", run.dae.attacked_ssim);
-    found.number("SSIM restored", run.dae.restored_ssim);
+    found.add("PSNR of attacked images, dB", run.dae.attacked_psnr, Scale::Open);
+    found.add("PSNR restored, dB", run.dae.restored_psnr, Scale::Open);
+    found.add("SSIM of attacked images", run.dae.attacked_ssim, Scale::Open);
+    found.add("SSIM restored", run.dae.restored_ssim, Scale::Open);
 }
 
 fn filters(run: &Evaluation, found: &mut Collected) {
@@ -233,7 +245,7 @@ fn filters(run: &Evaluation, found: &mut Collected) {
             found.share(format!("{}: attack success rate", control.filter), rate);
         }
         if let Some(rating) = run.controls.first().and_then(|none| defence_effectiveness(none, control)) {
-            found.number(format!("{}: defence effectiveness (DER)", control.filter), rating);
+            found.add(format!("{}: defence effectiveness (DER)", control.filter), rating, Scale::Open);
         }
     }
 }
@@ -256,7 +268,7 @@ fn models(run: &Evaluation, found: &mut Collected) {
         // The temperature in the name differs from run to run.
         let name = calibration.model.split(" to T").next().unwrap_or(&calibration.model);
         if let Some(error) = calibration.error {
-            found.number(format!("{name}: expected calibration error"), error);
+            found.add(format!("{name}: expected calibration error"), error, Scale::Unit);
         }
     }
 }
@@ -269,7 +281,7 @@ fn abstention(run: &Evaluation, found: &mut Collected) {
         }
     }
     for row in &run.abstention.compared {
-        found.number(format!("AURC of {}", row.uncertainty), row.aurc);
+        found.add(format!("AURC of {}", row.uncertainty), row.aurc, Scale::Unit);
     }
 }
 
