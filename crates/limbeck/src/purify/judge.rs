@@ -313,7 +313,7 @@ fn decide(
             _ => format!("it is an unusual \"{}\"", class(label)),
         },
         ScoreKind::Mse | ScoreKind::TopError | ScoreKind::Residual => {
-            "unlike the trusted images: the autoencoder cannot paint it again".to_owned()
+            "unlike the trusted images: the autoencoder reconstructs it worse".to_owned()
         }
         ScoreKind::Spectral => {
             format!("far from the other images of \"{}\" in what these differ most in", class(label))
