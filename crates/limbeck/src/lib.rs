@@ -3,7 +3,8 @@
 //!
 //! The method of Badjie, Cecílio and Casimiro (2023), room by room: [`dataset`] reads, [`network`] and [`train`] learn,
 //! [`attack`] and [`poison`] harm, [`purify`] finds and cleans, [`distill`] teaches, [`evaluate`] measures, [`report`] shows,
-//! [`pipeline`] runs it all, and [`tune`] searches for better settings. Pixels are in `[0, 1]`, eps is in pixel units, a larger score is more suspicious.
+//! [`pipeline`] runs it all, [`tune`] searches for better settings, and [`vectors`] does the same
+//! for tables of numbers. Pixels are in `[0, 1]`, eps is in pixel units, a larger score is more suspicious.
 
 pub mod artefact;
 pub mod attack;
@@ -28,6 +29,7 @@ mod testing;
 mod text;
 pub mod train;
 pub mod tune;
+pub mod vectors;
 
 pub use device::{DEVICES, device};
 pub use error::{Error, Result};

@@ -77,7 +77,7 @@ impl AbstentionConfig {
     }
 
     /// τ by the uncertainties of clean calibration images.
-    fn threshold(&self, uncertainties: Vec<f64>) -> Result<f64> {
+    pub(crate) fn threshold(&self, uncertainties: Vec<f64>) -> Result<f64> {
         let scores = CalibrationScores::new(uncertainties)?;
         let rule = match self.calibration {
             NullCalibration::Percentile => {
@@ -94,7 +94,7 @@ impl AbstentionConfig {
 }
 
 /// A threshold that no uncertainty exceeds.
-const NEVER: f64 = f64::MAX;
+pub(crate) const NEVER: f64 = f64::MAX;
 
 /// A student's answer to one image.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,11 +11,12 @@ mod temperature;
 mod uncertainty;
 
 pub use abstention::{AbstentionConfig, Answer, NullCalibration, NullRule, predict};
-pub(crate) use abstention::{answer_set, measure_set};
+pub(crate) use abstention::{NEVER, answer_set, measure_set};
 pub(crate) use config::StudentLesson;
 pub use config::{AdversarialNetworks, DistillConfig, Method, OutlierConfig, Row, TABLE};
 pub use null_score::NullScore;
 pub use soft_labels::SoftLabels;
+pub(crate) use soft_labels::class_references;
 pub(crate) use temperature::AtTemperature;
 pub use temperature::calibrated_temperature;
 pub use uncertainty::{Measure, Seen, UNCERTAINTIES, Uncertainty};

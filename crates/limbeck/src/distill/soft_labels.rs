@@ -120,21 +120,7 @@ impl SoftLabels {
     ///
     /// A class that no image is read as has the uniform distribution: nothing is known of it.
     pub fn class_references(&self) -> Vec<Vec<f32>> {
-        let mut sums = vec![vec![0f64; self.classes]; self.classes];
-        let mut counts = vec![0u64; self.classes];
-        for row in self.probabilities.chunks_exact(self.classes) {
-            let class =
-                (0..self.classes).fold(0, |best, class| if row[class] > row[best] { class } else { best });
-            counts[class] += 1;
-            sums[class].iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
-        }
-        sums.into_iter()
-            .zip(counts)
-            .map(|(sum, count)| match count {
-                0 => vec![1.0 / self.classes as f32; self.classes],
-                _ => sum.into_iter().map(|value| (value / count as f64) as f32).collect(),
-            })
-            .collect()
+        class_references(&self.probabilities, self.classes)
     }
 
     /// Writes parquet with columns `id` and `probabilities`, atomically.
@@ -203,6 +189,24 @@ impl SoftLabels {
         }
         Ok(Self { classes, ids, probabilities })
     }
+}
+
+/// Of rows of probabilities, one after the other: the mean of those that are largest at class c, one row a class, as in [`SoftLabels::class_references`].
+pub(crate) fn class_references(probabilities: &[f32], classes: usize) -> Vec<Vec<f32>> {
+    let mut sums = vec![vec![0f64; classes]; classes];
+    let mut counts = vec![0u64; classes];
+    for row in probabilities.chunks_exact(classes) {
+        let class = (0..classes).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+        counts[class] += 1;
+        sums[class].iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+    }
+    sums.into_iter()
+        .zip(counts)
+        .map(|(sum, count)| match count {
+            0 => vec![1.0 / classes as f32; classes],
+            _ => sum.into_iter().map(|value| (value / count as f64) as f32).collect(),
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl Dropout {
     }
 
     /// Features that are kept when the same are dropped for every image; at least one is.
-    pub(super) fn kept(&self, length: usize, rng: &mut Rng) -> Vec<u32> {
+    pub(crate) fn kept(&self, length: usize, rng: &mut Rng) -> Vec<u32> {
         let kept: Vec<u32> = (0..length as u32)
             .filter(|_| self.probability == 0.0 || rng.random::<f32>() >= self.probability as f32)
             .collect();
@@ -77,7 +77,7 @@ impl Dropout {
     }
 
     /// What the kept features are multiplied by, to make up for the others.
-    pub(super) fn factor(&self) -> f64 {
+    pub(crate) fn factor(&self) -> f64 {
         1.0 / (1.0 - self.probability)
     }
 }
@@ -127,7 +127,17 @@ fn kernel(
 }
 
 /// A dense layer with a bias that starts at zero.
-pub(super) fn dense(inputs: usize, outputs: usize, device: &Device, rng: &mut Rng) -> Dense {
+pub(crate) fn dense(inputs: usize, outputs: usize, device: &Device, rng: &mut Rng) -> Dense {
+    dense_of_gain([inputs, outputs], 1.0, device, rng)
+}
+
+/// The same with weights that start `gain` times as large.
+pub(crate) fn dense_of_gain(
+    [inputs, outputs]: [usize; 2],
+    gain: f64,
+    device: &Device,
+    rng: &mut Rng,
+) -> Dense {
     let bias = Param::from_tensor(Tensor::zeros([outputs], device));
-    Dense::new(he_normal([inputs, outputs], inputs, 1.0, device, rng), bias)
+    Dense::new(he_normal([inputs, outputs], inputs, gain, device, rng), bias)
 }

@@ -7,11 +7,11 @@
 
 mod autoencoder;
 mod classifier;
-mod layers;
+pub(crate) mod layers;
 mod log_odds;
 mod resnet;
 mod vgg;
-mod weights;
+pub(crate) mod weights;
 
 pub(crate) use autoencoder::fine_structure;
 pub use autoencoder::{Autoencoder, AutoencoderKind, AutoencoderSpec, Denoised, TrainedAutoencoder};

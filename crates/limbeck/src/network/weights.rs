@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 const KEY: &str = "limbeck";
 
 /// Writes a network; same weights and spec, same bytes.
-pub(super) fn save<M: Module, S: Serialize>(path: &Path, network: &M, kind: &str, spec: &S) -> Result<()> {
+pub(crate) fn save<M: Module, S: Serialize>(path: &Path, network: &M, kind: &str, spec: &S) -> Result<()> {
     let header = serde_json::json!({ "kind": kind, "spec": spec }).to_string();
     let mut store = SafetensorsStore::from_bytes(None).clear_metadata().metadata(KEY, header);
     let unfit = |error: &dyn std::fmt::Display| {
@@ -31,14 +31,14 @@ pub(super) fn save<M: Module, S: Serialize>(path: &Path, network: &M, kind: &str
 }
 
 /// An opened weight file whose header has been read.
-pub(super) struct WeightFile {
+pub(crate) struct WeightFile {
     path: PathBuf,
     bytes: Vec<u8>,
     header: serde_json::Value,
 }
 
 impl WeightFile {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let unfit = |found: String| Error::artefact(path, found, "safetensors weights written by limbeck");
         let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| unfit(error.to_string()))?;
@@ -55,7 +55,7 @@ impl WeightFile {
     }
 
     /// The spec, if the file holds this kind of network.
-    pub(super) fn spec<S: DeserializeOwned>(&self, kind: &str) -> Result<S> {
+    pub(crate) fn spec<S: DeserializeOwned>(&self, kind: &str) -> Result<S> {
         if self.header["kind"] != kind {
             return Err(Error::artefact(
                 &self.path,
@@ -68,7 +68,7 @@ impl WeightFile {
     }
 
     /// Puts the weights into a network of the right shape; every tensor must fit and be finite.
-    pub(super) fn apply<M: Module>(self, mut network: M) -> Result<M> {
+    pub(crate) fn apply<M: Module>(self, mut network: M) -> Result<M> {
         let mut store = SafetensorsStore::from_bytes(Some(self.bytes));
         let result = store
             .apply_to(&mut network)

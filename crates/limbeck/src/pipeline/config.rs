@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
@@ -204,25 +205,8 @@ impl RunConfig {
         budget: Option<Budget>,
         overrides: &[String],
     ) -> Result<Self> {
-        let mut table = toml::Table::try_from(Self::preset(preset))
-            .map_err(|error| Error::config("preset", preset.name(), format!("a table ({error})")))?;
-        if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-            let over: toml::Table = toml::from_str(&text).map_err(|error| {
-                Error::artefact(path, error.to_string().trim().replace('\n', " "), "a TOML config")
-            })?;
-            merge(&mut table, over, "")?;
-        }
-        if let Some(budget) = budget {
-            merge(&mut table, budget.table()?, "")?;
-        }
-        for text in overrides {
-            let (key, value) = text
-                .split_once('=')
-                .ok_or_else(|| Error::config(text.as_str(), "no `=`", "an override `a.b=c`"))?;
-            merge(&mut table, nested(key.trim(), parse_value(value.trim())), "")?;
-        }
-        let config = Self::from_table(table)?;
+        let budget = budget.map(Budget::table).transpose()?;
+        let config = overlaid(&Self::preset(preset), file, budget, overrides)?;
         config.check()?;
         Ok(config)
     }
@@ -235,13 +219,9 @@ impl RunConfig {
         let mut table = toml::Table::try_from(self)
             .map_err(|error| Error::config(key, error, "a config that has a TOML form"))?;
         merge(&mut table, nested(key, value), "")?;
-        let config = Self::from_table(table)?;
+        let config: Self = serde_path(toml::Value::Table(table))?;
         config.check()?;
         Ok(config)
-    }
-
-    fn from_table(table: toml::Table) -> Result<Self> {
-        serde_path(toml::Value::Table(table))
     }
 
     /// The config as TOML, every key named.
@@ -340,6 +320,37 @@ impl RunConfig {
     }
 }
 
+/// A config with a TOML file over it, then a table, then overrides `a.b=c` in order; not checked yet.
+///
+/// # Errors
+/// [`Error::Config`] names the key that is unknown or does not fit; [`Error::Io`] and [`Error::Artefact`] name the file.
+pub(crate) fn overlaid<C: Serialize + DeserializeOwned>(
+    base: &C,
+    file: Option<&Path>,
+    between: Option<toml::Table>,
+    overrides: &[String],
+) -> Result<C> {
+    let mut table = toml::Table::try_from(base)
+        .map_err(|error| Error::config("config", error, "a config that has a TOML form"))?;
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let over: toml::Table = toml::from_str(&text).map_err(|error| {
+            Error::artefact(path, error.to_string().trim().replace('\n', " "), "a TOML config")
+        })?;
+        merge(&mut table, over, "")?;
+    }
+    if let Some(between) = between {
+        merge(&mut table, between, "")?;
+    }
+    for text in overrides {
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| Error::config(text.as_str(), "no `=`", "an override `a.b=c`"))?;
+        merge(&mut table, nested(key.trim(), parse_value(value.trim())), "")?;
+    }
+    serde_path(toml::Value::Table(table))
+}
+
 /// Puts `over` on top of `base`; a key that `base` does not know is refused.
 fn merge(base: &mut toml::Table, over: toml::Table, path: &str) -> Result<()> {
     for (key, value) in over {
@@ -389,13 +400,13 @@ pub(crate) fn parse_value(text: &str) -> toml::Value {
 }
 
 /// Deserialises with the path of the key that does not fit.
-fn serde_path(value: toml::Value) -> Result<RunConfig> {
+fn serde_path<C: DeserializeOwned>(value: toml::Value) -> Result<C> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let key = error.path().to_string();
         Error::config(
             key,
             error.inner().to_string().trim().replace('\n', " "),
-            "a value of the type that `limbeck config schema` gives",
+            "a value of the type that the config's documentation gives (`limbeck config schema` for images)",
         )
     })
 }

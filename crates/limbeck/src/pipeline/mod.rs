@@ -38,10 +38,10 @@ pub use budget::Budget;
 pub use commands::{
     ModelEvaluation, PoisonedCopy, Prediction, Student, evaluate_model, poison_copy, train_model,
 };
-pub(crate) use config::parse_value;
 pub use config::{
     ClassifierSection, DaeSection, DataConfig, EvaluateConfig, NetworkConfig, PoisonSection, RunConfig,
 };
+pub(crate) use config::{overlaid, parse_value};
 pub(crate) use ground::{Ground, Images};
 pub use manifest::{Manifest, StageRecord};
 pub use overrule::ByHand;

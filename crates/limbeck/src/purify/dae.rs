@@ -128,10 +128,10 @@ impl DenoisingTask<'_> {
 }
 
 /// Grey levels of 8 bits: an error in `[0, 1]` times this is one in grey levels.
-const GREY_LEVELS: f64 = 255.0;
+pub(crate) const GREY_LEVELS: f64 = 255.0;
 
 /// Which inputs of a step count, 1, and which do not, 0: the `share` of the unperturbed inputs that has the largest log-odds does not.
-fn trimmed(logits: &Tensor<1>, perturbed: &Tensor<1>, share: f64) -> Result<Vec<f32>> {
+pub(crate) fn trimmed(logits: &Tensor<1>, perturbed: &Tensor<1>, share: f64) -> Result<Vec<f32>> {
     let (logits, perturbed) = (values(logits.clone())?, values(perturbed.clone())?);
     let mut unperturbed: Vec<usize> = (0..logits.len()).filter(|&index| perturbed[index] == 0.0).collect();
     unperturbed.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
@@ -142,7 +142,7 @@ fn trimmed(logits: &Tensor<1>, perturbed: &Tensor<1>, share: f64) -> Result<Vec<
 }
 
 /// Mean squared error in grey levels of the inputs that count, plus `head_weight` times their mean binary cross-entropy.
-fn weighted_loss(
+pub(crate) fn weighted_loss(
     found: Denoised,
     targets: Tensor<4>,
     perturbed: Tensor<1>,

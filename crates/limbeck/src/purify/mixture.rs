@@ -24,7 +24,7 @@ const TAIL: f64 = 0.1;
 
 /// −ln p of a score, by the scores of trusted images.
 #[derive(Clone, Debug)]
-struct Surprise {
+pub(crate) struct Surprise {
     trusted: CalibrationScores,
     /// Where the tail begins.
     onset: f64,
@@ -33,7 +33,7 @@ struct Surprise {
 }
 
 impl Surprise {
-    fn fit(scores: &[f64]) -> Result<Self> {
+    pub(crate) fn fit(scores: &[f64]) -> Result<Self> {
         let trusted = CalibrationScores::new(scores.to_vec())?;
         let ascending = trusted.ascending();
         let tail = ((TAIL * ascending.len() as f64).round() as usize).clamp(1, ascending.len());
@@ -43,7 +43,7 @@ impl Surprise {
         Ok(Self { trusted, onset, excess })
     }
 
-    fn of(&self, score: f64) -> f64 {
+    pub(crate) fn of(&self, score: f64) -> f64 {
         let at_onset = -self.trusted.p_value(score.min(self.onset)).ln();
         let beyond = if self.excess > 0.0 { (score - self.onset).max(0.0) / self.excess } else { 0.0 };
         at_onset + beyond

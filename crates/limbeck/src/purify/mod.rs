@@ -23,6 +23,7 @@ mod threshold;
 mod trusted_scores;
 mod verdict;
 
+pub(crate) use dae::{GREY_LEVELS, trimmed, weighted_loss};
 pub use dae::{Twins, Watch, craft_twins, train_autoencoder, train_watched_autoencoder};
 pub use decisions::{Decision, DecisionFile, Decisions, offer};
 pub use fitted::{Activations, FITTED, Fit, FittedScore};
@@ -31,7 +32,9 @@ pub use judge::{FlaggedPolicy, Judgement, PurifyConfig, Scorer, TrustedScores, j
 pub use knowledge::{Knowledge, KnowledgeConfig};
 pub use label_model::{LabelModel, LabelModelConfig, train_label_model};
 pub use ledger::{Ledger, LedgerRow};
+pub(crate) use mixture::Surprise;
 pub use noise::NoiseConfig;
+pub(crate) use scores::label_margins;
 pub use scores::{Defence, Reading, Score, ScoreKind, Shown, TABLE};
 pub use stand_ins::{FoldNetworks, stand_ins};
 pub use suspicious::{flagged_by_rank, write_suspicious_csv, write_suspicious_json};

@@ -195,7 +195,7 @@ impl Score for WrongLabel {
 }
 
 /// max over other classes k of log p_k − log p_y for labels y, from logits `[batch, classes]`; `[batch]`.
-pub(super) fn label_margins(logits: Tensor<2>, labels: &[u32]) -> Tensor<1> {
+pub(crate) fn label_margins(logits: Tensor<2>, labels: &[u32]) -> Tensor<1> {
     let answers = log_softmax(logits, 1);
     let [batch, classes] = answers.dims();
     let labels = crate::tensors::labels(labels, &answers.device());

@@ -6,9 +6,9 @@
 //! audited set (class names, paths) is escaped; pictures that are not base64 are refused.
 //!
 //! [`render_search`] does the same with the trials of a search and [`render_audit`] with the findings of an audit alone, which need
-//! no model behind it and no truth.
+//! no model behind it and no truth; [`render_vectors`] with a run on feature vectors.
 //!
-//! `page.html`, `audit.html` and `search.html` hold the words and their order, `summary` and `figures` what is derived from the results,
+//! `page.html`, `audit.html`, `search.html` and `vectors.html` hold the words and their order, `summary` and `figures` what is derived from the results,
 //! `filters` how a number is set, `panel` and `axis` how a figure is drawn.
 
 mod audit;
@@ -22,9 +22,11 @@ mod search;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 pub use audit::render_audit;
 pub use search::render_search;
+pub use vectors::render_vectors;
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 
@@ -71,6 +73,7 @@ fn environment() -> std::result::Result<Environment<'static>, minijinja::Error> 
     environment.add_template("audit.html", include_str!("audit.html"))?;
     environment.add_template("page.html", include_str!("page.html"))?;
     environment.add_template("search.html", include_str!("search.html"))?;
+    environment.add_template("vectors.html", include_str!("vectors.html"))?;
     filters::add_to(&mut environment);
     Ok(environment)
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attack::{Attack, IFgsm, Pgd, ThreatModel, craft};
 use crate::error::{Error, Result};
-use crate::network::{Tempered, TrainedClassifier};
+use crate::network::Model;
 use crate::rng::{Rng, Seed};
 
 /// How adversarial examples are crafted in training; perturbations are measured by their largest pixel (L-infinity).
@@ -66,7 +66,7 @@ impl CraftingConfig {
     /// The settings that a network is validated with: the full radius and ten steps from a random start (Rice 2020).
     ///
     /// More steps than in training, so that an epoch which only withstands its own few steps is not taken for robust (Wong 2020).
-    pub(super) fn for_validation(&self) -> Self {
+    pub(crate) fn for_validation(&self) -> Self {
         Self { steps: self.steps.max(10), step: 0.0, random_start: true, ramp: 0.0, ..*self }
     }
 
@@ -77,10 +77,10 @@ impl CraftingConfig {
 
     /// Examples `[batch, 3, height, width]` against `network` at a `place` of its training, with no autodiff graph behind them.
     ///
-    /// The loss that rises is the cross-entropy of the true labels at z/T.
-    pub(super) fn examples(
+    /// The loss that rises is the cross-entropy of the true labels; of a classifier that is trained at T it is that at z/T ([`Tempered`](crate::network::Tempered)).
+    pub(crate) fn examples(
         &self,
-        network: &TrainedClassifier,
+        network: &dyn Model,
         images: Tensor<4>,
         labels: &[u32],
         place: f64,
@@ -93,7 +93,7 @@ impl CraftingConfig {
         } else {
             Box::new(IFgsm { step, steps })
         };
-        craft(&*attack, &Tempered(network), ThreatModel::linf(rise * self.eps), images, labels)
+        craft(&*attack, network, ThreatModel::linf(rise * self.eps), images, labels)
     }
 }
 

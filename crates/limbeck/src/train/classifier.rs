@@ -9,7 +9,7 @@ use super::{
 };
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::network::{Classifier, ClassifierSpec, Model, TrainedClassifier};
+use crate::network::{Classifier, ClassifierSpec, Model, Tempered, TrainedClassifier};
 use crate::progress::Progress;
 use crate::rng::{Rng, Seed};
 
@@ -127,7 +127,7 @@ impl ClassifierTask<'_> {
             None => Ok(batch.images.clone()),
             Some(crafting) => {
                 let frozen = TrainedClassifier::freeze(network, self.spec.clone(), &self.device);
-                crafting.examples(&frozen, batch.images.clone(), &batch.labels, place, rng)
+                crafting.examples(&Tempered(&frozen), batch.images.clone(), &batch.labels, place, rng)
             }
         }
     }
@@ -145,7 +145,7 @@ impl ClassifierTask<'_> {
         for chunk in indices.chunks(INFERENCE_BATCH) {
             let labels = self.calibration.labels(chunk);
             let images = self.calibration.batch(chunk, &device)?;
-            let examples = crafting.examples(&frozen, images, &labels, 1.0, &mut rng)?;
+            let examples = crafting.examples(&Tempered(&frozen), images, &labels, 1.0, &mut rng)?;
             let answers = crate::tensors::argmax(frozen.logits(examples))?;
             right += answers.iter().zip(&labels).filter(|(a, b)| a == b).count();
         }

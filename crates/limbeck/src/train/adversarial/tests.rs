@@ -4,7 +4,7 @@ use burn::tensor::Device;
 
 use super::*;
 use crate::dataset::Dataset;
-use crate::network::{Architecture, ClassifierSpec, Model};
+use crate::network::{Architecture, ClassifierSpec, Model, Tempered, TrainedClassifier};
 use crate::progress::{Progress, Silent};
 use crate::testing::{blocks, tiny_spec};
 use crate::train::{
@@ -89,7 +89,7 @@ fn examples_grow_with_the_ramp_stay_in_the_ball_and_the_box_and_raise_the_loss()
         let crafting = CraftingConfig { ramp: 0.5, random_start, ..crafting() };
         let at = |place: f64| {
             let mut rng = Seed::new(1).rng("starts");
-            crafting.examples(&network, images.clone(), &labels, place, &mut rng).expect("crafted")
+            crafting.examples(&Tempered(&network), images.clone(), &labels, place, &mut rng).expect("crafted")
         };
         assert_eq!(largest(at(0.0) - images.clone()), 0.0);
         for (place, radius) in [(0.25, EPS / 2.0), (0.5, EPS), (0.9, EPS)] {
@@ -222,7 +222,8 @@ fn adversarial_training_at_a_temperature_still_meets_gradients() {
     let (images, labels) = all(&blocks(16, 4, 3));
     let crafting = CraftingConfig { random_start: false, ..crafting() };
     let mut rng = Seed::new(1).rng("starts");
-    let examples = crafting.examples(&network, images.clone(), &labels, 1.0, &mut rng).expect("crafted");
+    let examples =
+        crafting.examples(&Tempered(&network), images.clone(), &labels, 1.0, &mut rng).expect("crafted");
     let moved = (examples - images).abs().mean().into_scalar::<f32>();
     assert!(f64::from(moved) > 0.5 * EPS, "moved by {moved} on average");
 }

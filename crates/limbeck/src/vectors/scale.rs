@@ -1,0 +1,281 @@
+//! Units: features as shares of their range, targets as classes or in standard deviations.
+//!
+//! A feature x becomes (x − low) / (high − low), clipped to `[0, 1]`, by the range of the training rows; one that never varies becomes 0. So eps is a share of each
+//! feature's range. A target of a regression becomes (y − mean) / deviation for training and goes back to its own units for reports.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::config::TaskChoice;
+use super::table::Table;
+use crate::error::{Error, Result};
+
+/// The most classes that are taken for classes without being asked.
+const MOST_CLASSES: usize = 100;
+
+/// The least standard deviation that a feature is divided by, as a share of its range: one far value must not make the rest of a column shout.
+const LEAST_DEVIATION: f64 = 0.05;
+
+/// How features are scaled, and what they are centred with inside a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputScale {
+    /// Names of the features.
+    pub names: Vec<String>,
+    /// The least value of each in the training rows.
+    pub low: Vec<f64>,
+    /// The largest.
+    pub high: Vec<f64>,
+    /// Of each scaled feature the mean over the training rows and the reciprocal of its standard deviation.
+    pub centre: Vec<[f32; 2]>,
+}
+
+impl InputScale {
+    /// By the range of these rows, at least one; each row has as many values as there are names.
+    pub fn fit<'a>(names: Vec<String>, rows: impl Iterator<Item = &'a [f64]> + Clone) -> Self {
+        let mut low = vec![f64::INFINITY; names.len()];
+        let mut high = vec![f64::NEG_INFINITY; names.len()];
+        for row in rows.clone() {
+            low.iter_mut().zip(row).for_each(|(low, value)| *low = low.min(*value));
+            high.iter_mut().zip(row).for_each(|(high, value)| *high = high.max(*value));
+        }
+        let features = names.len();
+        let mut scale = Self { names, low, high, centre: Vec::new() };
+        let scaled: Vec<Vec<f32>> = rows.map(|row| scale.scaled(row)).collect();
+        scale.centre = (0..features).map(|feature| centre(scaled.iter().map(|row| row[feature]))).collect();
+        scale
+    }
+
+    /// Features in `[0, 1]`.
+    pub fn scaled(&self, row: &[f64]) -> Vec<f32> {
+        let scaled = |((value, low), high): ((&f64, &f64), &f64)| match high - low {
+            range if range > 0.0 => ((value - low) / range).clamp(0.0, 1.0) as f32,
+            _ => 0.0,
+        };
+        row.iter().zip(&self.low).zip(&self.high).map(scaled).collect()
+    }
+
+    /// Features in their own units.
+    pub fn unscaled(&self, row: &[f32]) -> Vec<f64> {
+        let unscaled = |((value, low), high): ((&f32, &f64), &f64)| low + f64::from(*value) * (high - low);
+        row.iter().zip(&self.low).zip(&self.high).map(unscaled).collect()
+    }
+}
+
+fn centre(column: impl Iterator<Item = f32> + Clone) -> [f32; 2] {
+    let (mean, deviation) = moments(column.map(f64::from));
+    [mean as f32, deviation.max(LEAST_DEVIATION).recip() as f32]
+}
+
+/// Mean and standard deviation (of the rows as they are, not of what they were drawn from).
+fn moments(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let count = values.clone().count() as f64;
+    let mean = values.clone().sum::<f64>() / count;
+    (mean, (values.map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt())
+}
+
+/// What a network answers with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum AnswerScale {
+    /// Classes by their names, in order.
+    Classes {
+        /// As the table has them.
+        names: Vec<String>,
+    },
+    /// Quantities.
+    Values {
+        /// Names of the outputs.
+        names: Vec<String>,
+        /// Mean of each over the training rows.
+        mean: Vec<f64>,
+        /// Standard deviation of each over the training rows.
+        deviation: Vec<f64>,
+    },
+}
+
+/// Answers of rows, as a network learns them.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Answers {
+    /// Class indices, and how many classes there are.
+    Classes(Vec<u32>, usize),
+    /// Standardised quantities, row by row, and how many a row has.
+    Values(Vec<f32>, usize),
+}
+
+impl AnswerScale {
+    /// Of some tables: classes are those of all of them, moments those of the first table at `rows`.
+    ///
+    /// # Errors
+    /// Refuses text as a quantity, more classes than 100 of text without being asked for them, one class, and a quantity that does not vary over `rows`.
+    pub(super) fn fit(tables: &[&Table], task: TaskChoice, rows: &[usize]) -> Result<Self> {
+        let table = tables[0];
+        if is_classification(table, task)? {
+            let mut names = BTreeSet::new();
+            for table in tables {
+                (0..table.rows()).for_each(|row| _ = names.insert(table.target(row, 0)));
+            }
+            let mut names: Vec<String> = names.into_iter().collect();
+            // Numbers by their size: 10 after 9.
+            names
+                .sort_by_key(|name| (name.parse::<i64>().map_or((1, 0), |number| (0, number)), name.clone()));
+            return Ok(Self::Classes { names });
+        }
+        let names = table.targets();
+        let (mut mean, mut deviation) = (Vec::new(), Vec::new());
+        for (place, name) in names.iter().enumerate() {
+            let column = rows.iter().map(|&row| table.quantity(row, place)).collect::<Result<Vec<_>>>()?;
+            let (centre, spread) = moments(column.into_iter());
+            if !(spread.is_finite() && spread > 0.0) {
+                let found =
+                    format!("column `{name}` with a standard deviation of {spread} over training rows");
+                return Err(Error::data(table.path(), found, "a target that varies"));
+            }
+            mean.push(centre);
+            deviation.push(spread);
+        }
+        Ok(Self::Values { names, mean, deviation })
+    }
+
+    /// Numbers that a network answers with: a logit a class, or a value an output.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::Classes { names } | Self::Values { names, .. } => names.len(),
+        }
+    }
+
+    /// The number of classes; `None` of a regression.
+    pub fn classes(&self) -> Option<usize> {
+        match self {
+            Self::Classes { names } => Some(names.len()),
+            Self::Values { .. } => None,
+        }
+    }
+
+    /// The answers of rows of a table.
+    pub(super) fn answers(&self, table: &Table, rows: &[usize]) -> Result<Answers> {
+        match self {
+            Self::Classes { names } => {
+                let class = |&row: &usize| {
+                    let name = table.target(row, 0);
+                    names.iter().position(|known| *known == name).map(|class| class as u32).ok_or_else(|| {
+                        let entry = format!("row {}", row + 1);
+                        Error::data_entry(table.path(), entry, format!("class `{name}`"), "a known class")
+                    })
+                };
+                Ok(Answers::Classes(rows.iter().map(class).collect::<Result<_>>()?, names.len()))
+            }
+            Self::Values { mean, deviation, .. } => {
+                let mut values = Vec::with_capacity(rows.len() * mean.len());
+                for &row in rows {
+                    for (place, (mean, deviation)) in mean.iter().zip(deviation).enumerate() {
+                        values.push(((table.quantity(row, place)? - mean) / deviation) as f32);
+                    }
+                }
+                Ok(Answers::Values(values, mean.len()))
+            }
+        }
+    }
+}
+
+fn is_classification(table: &Table, task: TaskChoice) -> Result<bool> {
+    let targets = table.targets();
+    match task {
+        TaskChoice::Regression => return Ok(false),
+        TaskChoice::Auto if targets.len() > 1 => return Ok(false),
+        TaskChoice::Auto | TaskChoice::Classification => {}
+    }
+    let distinct: BTreeSet<String> = (0..table.rows()).map(|row| table.target(row, 0)).collect();
+    let is_number = distinct.iter().all(|text| text.parse::<f64>().is_ok());
+    let is_whole = distinct.iter().all(|text| text.parse::<i64>().is_ok());
+    match distinct.len() <= MOST_CLASSES {
+        _ if task == TaskChoice::Classification => Ok(true),
+        true => Ok(!is_number || is_whole),
+        false if is_number => Ok(false),
+        false => {
+            let entry = format!("column `{}`", targets[0]);
+            let found = format!("text of {} distinct values", distinct.len());
+            let expected = format!("at most {MOST_CLASSES} classes, numbers, or --task classification");
+            Err(Error::data_entry(table.path(), entry, found, expected))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vectors::Columns;
+
+    fn table(targets: impl Fn(usize) -> String) -> (tempfile::TempDir, Table) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("t.csv");
+        let rows: Vec<String> = (0..240).map(|row| format!("{row},{}", targets(row))).collect();
+        std::fs::write(&path, format!("x,y\n{}\n", rows.join("\n"))).expect("written");
+        let target = ["y".to_owned()];
+        let table = Table::read(&path, Columns { target: &target, ignore: &[] }).expect("a table");
+        (folder, table)
+    }
+
+    fn fitted(task: TaskChoice, targets: impl Fn(usize) -> String) -> Result<AnswerScale> {
+        let (_folder, table) = table(targets);
+        AnswerScale::fit(&[&table], task, &(0..100).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn features_become_shares_of_their_range_and_go_back() {
+        // Ranges 2 to 6 and 5 to 5: by hand.
+        let rows = [[2.0, 5.0], [6.0, 5.0], [3.0, 5.0]];
+        let scale = InputScale::fit(vec!["a".into(), "b".into()], rows.iter().map(|row| &row[..]));
+        assert_eq!(scale.scaled(&[3.0, 5.0]), [0.25, 0.0]);
+        assert_eq!(scale.scaled(&[60.0, -1.0]), [1.0, 0.0], "clipped");
+        assert_eq!(scale.unscaled(&[0.25, 0.0]), [3.0, 5.0]);
+        // Scaled 0, 1, 1/4: mean 5/12, variance 17/48 − 25/144.
+        let deviation = (17.0 / 48.0 - 25.0 / 144.0_f64).sqrt();
+        assert!((f64::from(scale.centre[0][0]) - 5.0 / 12.0).abs() < 1e-6);
+        assert!((f64::from(scale.centre[0][1]) - 1.0 / deviation).abs() < 1e-5);
+        assert_eq!(scale.centre[1], [0.0, 20.0], "a constant is divided by the least deviation");
+    }
+
+    #[test]
+    fn whole_numbers_and_text_of_few_values_are_classes() {
+        let classes = |task, targets: fn(usize) -> String| fitted(task, targets).expect("fitted").classes();
+        use TaskChoice::{Auto, Classification, Regression};
+        assert_eq!(classes(Auto, |row| (row % 12).to_string()), Some(12));
+        assert_eq!(classes(Auto, |row| format!("c{}", row % 3)), Some(3));
+        assert_eq!(classes(Auto, |row| (row % 101).to_string()), None, "101 values are a quantity");
+        assert_eq!(classes(Auto, |row| format!("{}.5", row % 3)), None);
+        assert_eq!(classes(Classification, |row| format!("{}.5", row % 3)), Some(3));
+        assert_eq!(classes(Regression, |row| (row % 12).to_string()), None);
+        assert!(fitted(Auto, |row| format!("c{row}")).expect_err("240 texts").to_string().contains("240"));
+        assert!(
+            fitted(Regression, |row| format!("c{}", row % 3))
+                .expect_err("text")
+                .to_string()
+                .contains("row 1")
+        );
+    }
+
+    #[test]
+    fn classes_are_in_the_order_of_their_numbers() {
+        let AnswerScale::Classes { names } =
+            fitted(TaskChoice::Auto, |row| (row % 12).to_string()).expect("fitted")
+        else {
+            panic!("classes")
+        };
+        assert_eq!(names[8..], ["8", "9", "10", "11"]);
+    }
+
+    #[test]
+    fn quantities_are_standardised_by_the_rows_that_teach() {
+        let scale = fitted(TaskChoice::Regression, |row| format!("{}", row * 2)).expect("fitted");
+        let AnswerScale::Values { mean, deviation, .. } = &scale else { panic!("values") };
+        // 0, 2 … 198: mean 99, variance 4 (100² − 1) / 12.
+        assert!((mean[0] - 99.0).abs() < 1e-9 && (deviation[0] - (9999.0 / 3.0_f64).sqrt()).abs() < 1e-9);
+        let (_folder, table) = table(|row| format!("{}", row * 2));
+        let Answers::Values(values, 1) = scale.answers(&table, &[0, 99]).expect("numbers") else {
+            panic!("one output")
+        };
+        assert!((f64::from(values[1]) - 99.0 / deviation[0]).abs() < 1e-6 && values[0] == -values[1]);
+    }
+}
