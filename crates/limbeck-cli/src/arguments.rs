@@ -15,6 +15,7 @@ use limbeck::pipeline::{Budget, Preset, RunConfig};
 use limbeck::poison::{self, LabelPolicy, PoisonKind};
 use limbeck::speed;
 use limbeck::tune::{OBJECTIVES, ObjectiveKind, SAMPLERS, SamplerKind, TuneConfig};
+use limbeck::vectors::{TaskChoice, VectorConfig};
 
 use crate::policy::FailOn;
 
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Tune(TuneArguments),
     /// Ask a run's student about images
     Predict(PredictArguments),
+    /// Do it all for a table of numbers: audit, purify, distil, attack, report
+    Vectors(Box<VectorsArguments>),
     /// Measure how fast this machine trains, attacks and scores
     Speed(SpeedArguments),
     /// Show, describe or write settings
@@ -305,6 +308,91 @@ pub(crate) struct PredictArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    about = "Do it all for a table of numbers: audit, purify, distil, attack, report",
+    long_about = "Does for a table of numbers what `limbeck run` does for images.\n\n\
+                  Every column but the target and the ignored ones is a feature: a number in every row. Features are scaled to \
+                  [0, 1] by their range, so eps is a share of it. The target is a class (text, or whole numbers, of at most \
+                  100 values) or a quantity; several target columns are quantities.\n\n\
+                  A fifth of the rows is tested on, a tenth of the rest is trusted to be clean; the others are audited: by a \
+                  denoising autoencoder, its detection head, and networks that did not learn from the row. A teacher and a \
+                  student learn from what is left, and all of it is attacked.\n\n\
+                  DIR then holds ledger.csv (every audited row: scores, verdict, reason), purified.csv or .parquet (the table \
+                  without test rows and what was discarded), report.html, evaluation.json, config.toml (every setting), the \
+                  networks, and poison_truth.csv if poison was simulated. Same settings, same bytes.",
+    after_help = "Examples:\n  \
+                  limbeck vectors beams.csv --target beam --out beams\n  \
+                  limbeck vectors beams.csv --target gain --out robust --set distill.method=adversarial\n  \
+                  limbeck vectors table.parquet --target y1,y2 --ignore id,date --trusted checked.parquet --out audited\n  \
+                  limbeck vectors table.csv --target y --out trial --set poison.kind=label-flip --set poison.fraction=0.1\n\n\
+                  Settings that matter most:\n  \
+                  distill.method                   none, defensive (the default), adversarial\n  \
+                  distill.crafting.eps             radius of adversarial training, a share of each feature's range\n  \
+                  network.hidden, network.train    shape and training of the networks\n  \
+                  audit.rule                       {rule=\"percentile\",percentile=95} or {rule=\"fpr\",fpr=0.05}\n  \
+                  data.split                       shares of test, trusted and calibration rows\n  \
+                  evaluate.attacks                 [{kind=\"pgd\",eps=0.05}]; a regression: fgsm, i-fgsm, mi-fgsm, pgd\n  \
+                  poison.kind                      none, adversarial, label-flip: an experiment with a known attacker"
+)]
+pub(crate) struct VectorsArguments {
+    /// Table: .csv (with a header) or flat .parquet
+    #[arg(value_name = "DATA", value_parser = NonEmptyStringValueParser::new(), value_hint = ValueHint::FilePath)]
+    pub(crate) data: String,
+    /// Columns to predict; several are quantities (data.target)
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    pub(crate) target: Vec<String>,
+    /// Folder of the result: new, empty, or one of an earlier `limbeck vectors`, whose files are replaced
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) out: PathBuf,
+    /// What the target is (data.task) [default: auto]
+    #[arg(long, value_parser = task_parser())]
+    pub(crate) task: Option<TaskChoice>,
+    /// Columns that are carried along and not looked at (data.ignore)
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    pub(crate) ignore: Vec<String>,
+    /// Rows known to be clean, a table like DATA; without it, a random tenth of DATA is taken to be so (data.trusted)
+    #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new(), value_hint = ValueHint::FilePath)]
+    pub(crate) trusted: Option<String>,
+    /// Rows to test on, a table like DATA; without it, a random fifth of DATA (data.test)
+    #[arg(long, value_name = "FILE", value_parser = NonEmptyStringValueParser::new(), value_hint = ValueHint::FilePath)]
+    pub(crate) test: Option<String>,
+    /// TOML file over the defaults; DIR/config.toml is a complete one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Settings")]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets one key, over the file; may be given again
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Settings")]
+    pub(crate) set: Vec<String>,
+    /// Root of every random draw, the same as --set seed=N
+    #[arg(long, value_name = "N", help_heading = "Settings")]
+    pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) session: Session,
+}
+
+impl VectorsArguments {
+    /// The config that these arguments give; what they do not name stays as the file has it.
+    pub(crate) fn resolve(&self) -> Result<VectorConfig> {
+        let mut config = VectorConfig::resolve(self.config.as_deref(), &self.set)?;
+        let data = &mut config.data;
+        data.path.clone_from(&self.data);
+        if !self.target.is_empty() {
+            data.target.clone_from(&self.target);
+        }
+        if !self.ignore.is_empty() {
+            data.ignore.clone_from(&self.ignore);
+        }
+        data.task = self.task.unwrap_or(data.task);
+        for (key, file) in [(&mut data.trusted, &self.trusted), (&mut data.test, &self.test)] {
+            if let Some(file) = file {
+                key.clone_from(file);
+            }
+        }
+        config.seed = self.seed.unwrap_or(config.seed);
+        Ok(config)
+    }
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Example:\n  limbeck speed train infer --threads 2")]
 pub(crate) struct SpeedArguments {
     /// Standard workloads; `peak` is that of the processor [default: all]
@@ -524,6 +612,17 @@ fn workload_parser() -> PossibleValuesParser {
     PossibleValuesParser::new(std::iter::once(PEAK).chain(speed::TABLE.iter().map(|row| row.1)))
 }
 
+fn task_parser() -> impl TypedValueParser<Value = TaskChoice> {
+    const TASKS: [(TaskChoice, &str, &str); 3] = [
+        (TaskChoice::Auto, "auto", "classes if the target is text or whole numbers of at most 100 values"),
+        (TaskChoice::Classification, "classification", "classes"),
+        (TaskChoice::Regression, "regression", "quantities"),
+    ];
+    let named = |name: &str| TASKS.iter().find(|row| row.1 == name).map(|row| row.0);
+    PossibleValuesParser::new(TASKS.map(|(_, name, about)| PossibleValue::new(name).help(about)))
+        .map(move |name| named(&name).expect("clap lets only names of tasks through"))
+}
+
 fn architecture_parser() -> impl TypedValueParser<Value = Architecture> {
     let named = |name: &str| Architecture::TABLE.iter().find(|row| row.1 == name).map(|row| row.0);
     PossibleValuesParser::new(Architecture::TABLE.iter().map(|row| row.1))
@@ -634,6 +733,20 @@ mod tests {
         assert_eq!(resolved(&["--untrusted"]), resolved(&["--set", "knowledge.setting=untrusted"]));
         let both = ["limbeck", "run", "--untrusted", "--trusted", "photos"];
         assert!(Arguments::try_parse_from(both).is_err());
+    }
+
+    #[test]
+    fn options_of_vectors_are_keys_of_their_config() {
+        let whole =
+            "limbeck vectors t.csv --target a,b --ignore id --task regression --test u.csv --seed 3 --out o";
+        let typed = Arguments::try_parse_from(whole.split(' ')).expect("valid arguments");
+        let Command::Vectors(typed) = typed.command else { panic!("another command") };
+        let keys =
+            ["data.path=t.csv", "data.target=[\"a\",\"b\"]", "data.ignore=[\"id\"]", "data.task=regression"];
+        let keys: Vec<String> =
+            keys.into_iter().chain(["data.test=u.csv", "seed=3"]).map(str::to_owned).collect();
+        let expected = VectorConfig::resolve(None, &keys).expect("known keys");
+        assert_eq!(typed.resolve().expect("known keys"), expected);
     }
 
     #[test]

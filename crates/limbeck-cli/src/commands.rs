@@ -14,12 +14,13 @@ use limbeck::evaluate::results::Evaluation;
 use limbeck::pipeline::{self, ByHand, Goal, Outcome, Preset, Run, RunConfig, Student};
 use limbeck::speed;
 use limbeck::tune::{Space, TuneConfig, tune as search};
+use limbeck::vectors::run_vectors;
 use serde_json::json;
 
 use crate::arguments::{
     Arguments, AuditArguments, Command, ConfigCommand, ConfigSource, DistilArguments, EvaluateArguments, Job,
     PEAK, PoisonArguments, PredictArguments, PurifyArguments, ReportArguments, RunArguments, SeedsArguments,
-    Session, Settings, SpeedArguments, TrainArguments, TuneArguments,
+    Session, Settings, SpeedArguments, TrainArguments, TuneArguments, VectorsArguments,
 };
 use crate::commented::commented_toml;
 use crate::exit::Exit;
@@ -40,6 +41,7 @@ pub(crate) fn execute(command: &Command) -> anyhow::Result<Exit> {
         Command::Train(arguments) => train(arguments),
         Command::Tune(arguments) => tune(arguments),
         Command::Predict(arguments) => predict(arguments),
+        Command::Vectors(arguments) => vectors(arguments),
         Command::Speed(arguments) => speed(arguments),
         Command::Config(command) => config(command),
         Command::Completions { shell } => completions(*shell),
@@ -246,6 +248,18 @@ fn predict(arguments: &PredictArguments) -> anyhow::Result<()> {
     print(&match session.json {
         true => output::prediction_lines(&predictions)?,
         false => output::predictions(&predictions),
+    })
+}
+
+fn vectors(arguments: &VectorsArguments) -> anyhow::Result<()> {
+    let VectorsArguments { out, session, .. } = arguments;
+    let config = arguments.resolve()?;
+    let results = with_console(session, None, |console| {
+        run_vectors(&config, out, &limbeck::device(&session.device)?, console)
+    })?;
+    print(&match session.json {
+        true => output::json(&results)?,
+        false => output::vectors(&results, out),
     })
 }
 

@@ -134,6 +134,65 @@ fn a_missing_folder_is_named() {
     workshop.has_no_run();
 }
 
+/// A csv table of two features and a class that they tell, with one cell of row 7 as given.
+fn vectors(workshop: &Workshop, cell: &str) {
+    let row = |row: usize| {
+        let [x, y] = [row * 7 % 10, row * 3 % 11];
+        let y = if row == 7 { cell.to_owned() } else { y.to_string() };
+        format!("{x},{y},{}\n", if x < 5 { "low" } else { "high" })
+    };
+    let rows: String = (1..=160).map(row).collect();
+    fs::write(workshop.path("table.csv"), format!("x,y,class\n{rows}")).expect("writable");
+}
+
+#[test]
+fn a_table_is_audited_and_its_files_are_named() {
+    let workshop = Workshop::new();
+    vectors(&workshop, "3");
+    let small = ["network.hidden=[8]", "network.train.epochs=2", "dae.train.epochs=1", "audit.folds=2"];
+    let small: Vec<&str> = small.iter().flat_map(|set| ["--set", set]).collect();
+    let typed = ["vectors", "table.csv", "--target", "class", "--out", "out", "--seed", "2"];
+    let said = workshop.limbeck(&[&typed[..], &small].concat()).succeeds();
+    for word in ["audited rows", "clean test rows", "worst case", "undefended", "out/report.html"] {
+        assert!(said.contains(word), "no {word:?} in: {said}");
+    }
+    let names = names_in(&workshop.path("out"));
+    for name in
+        ["config.toml", "evaluation.json", "ledger.csv", "purified.csv", "report.html", "student.safetensors"]
+    {
+        assert!(names.iter().any(|found| found == name), "no {name} in {names:?}");
+    }
+    // Again into the same folder, and as JSON.
+    let json = workshop.limbeck(&[&typed[..], &small, &["--json"]].concat()).succeeds();
+    assert!(json.starts_with('{') && json.contains("\"audited\""), "{json}");
+}
+
+#[test]
+fn a_cell_that_is_no_number_and_a_missing_target_are_named() {
+    let workshop = Workshop::new();
+    vectors(&workshop, "?");
+    workshop
+        .limbeck(&["vectors", "table.csv", "--target", "class", "--out", "out"])
+        .is_refused(1, &["table.csv", "row 7, column `y`", "found the text `?`", "expected a finite number"]);
+    workshop
+        .limbeck(&["vectors", "table.csv", "--target", "price", "--out", "out"])
+        .is_refused(1, &["table.csv", "the target column `price`"]);
+    workshop.limbeck(&["vectors", "table.csv", "--out", "out"]).is_refused(1, &["data.target", "--target"]);
+    workshop.has_no_run();
+}
+
+#[test]
+fn a_folder_of_other_files_is_no_place_for_a_table_s_results() {
+    let workshop = Workshop::new();
+    vectors(&workshop, "3");
+    fs::create_dir(workshop.path("mine")).expect("writable");
+    fs::write(workshop.path("mine/notes.txt"), "mine").expect("writable");
+    workshop
+        .limbeck(&["vectors", "table.csv", "--target", "class", "--out", "mine"])
+        .is_refused(1, &["mine", "earlier `limbeck vectors`"]);
+    assert_eq!(names_in(&workshop.path("mine")), ["notes.txt"]);
+}
+
 #[test]
 fn an_empty_class_is_named() {
     let workshop = Workshop::new();

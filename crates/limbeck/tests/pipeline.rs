@@ -1,5 +1,8 @@
 //! The whole chain on a small part of the embedded sample: it ends with a report, and a run that was stopped ends with the same bytes.
 
+#[path = "pipeline/vectors.rs"]
+mod vectors;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};

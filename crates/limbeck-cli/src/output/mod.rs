@@ -7,6 +7,7 @@ mod search;
 mod seeds;
 mod speed;
 mod table;
+mod vectors;
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub(crate) use search::search;
 pub(crate) use seeds::seeds;
 pub(crate) use speed::{SpeedRow, speed_lines, speed_table};
 use table::Table;
+pub(crate) use vectors::vectors;
 
 /// Colours; [`print`] leaves them out where they are not wanted (`NO_COLOR`, `CLICOLOR`, no terminal).
 pub(crate) mod style {

@@ -14,7 +14,12 @@ pub(super) struct Table {
 impl Table {
     /// An empty table with these columns.
     pub(super) fn new<const N: usize>(header: [&str; N]) -> Self {
-        Self { header: header.map(str::to_owned).to_vec(), right: vec![false; N], rows: Vec::new() }
+        Self::of(header.map(str::to_owned).to_vec())
+    }
+
+    /// The same with columns whose number only a result tells.
+    pub(super) fn of(header: Vec<String>) -> Self {
+        Self { right: vec![false; header.len()], header, rows: Vec::new() }
     }
 
     /// Puts the cells of a column, counted from 0, to its right.
@@ -24,9 +29,10 @@ impl Table {
     }
 
     /// Adds a row; cells beyond the header are a bug.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        debug_assert_eq!(N, self.header.len(), "as many cells as columns");
-        self.rows.push(cells.to_vec());
+    pub(super) fn row(&mut self, cells: impl Into<Vec<String>>) {
+        let cells = cells.into();
+        debug_assert_eq!(cells.len(), self.header.len(), "as many cells as columns");
+        self.rows.push(cells);
     }
 
     fn widths(&self) -> Vec<usize> {

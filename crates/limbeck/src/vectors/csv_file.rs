@@ -47,7 +47,9 @@ impl CsvFile {
             }
             let text = StringRecord::from_byte_record(record.clone())
                 .map_err(|_| unreadable("bytes that are no UTF-8".to_owned()))?;
-            starts.push(start);
+            // The reader ends a row at the first byte of CR LF.
+            let is_split = bytes[..start].ends_with(b"\r") && bytes[start..].starts_with(b"\n");
+            starts.push(start + usize::from(is_split));
             records.push(text);
         }
         let ends = starts.iter().copied().skip(1).chain([bytes.len()]);
