@@ -102,7 +102,7 @@ pub struct Validation {
     pub loss: f64,
     /// What the network is for: accuracy of a classifier, mean reconstruction error of an autoencoder.
     pub metric: f64,
-    /// Accuracy under attack, of a network that is trained on adversarial examples.
+    /// Accuracy under attack, of a network that is trained on adversarial examples; of a regression 1 − its mean squared error in standard deviations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub robust: Option<f64>,
 }

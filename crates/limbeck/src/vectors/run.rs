@@ -178,13 +178,10 @@ impl VectorRun<'_> {
         let rows = audited.iter().map(|&row| data.values(row));
         let inputs =
             InputScale::fit(data.features(), rows.chain(trusted.iter().map(|&row| trusted_home.values(row))));
-        let learnt = match tables.trusted {
-            Some(_) => audited.clone(),
-            None => [&audited[..], trusted].concat(),
-        };
         let homes: Vec<&Table> =
             [Some(data), tables.trusted.as_ref(), tables.test.as_ref()].into_iter().flatten().collect();
-        let answers = AnswerScale::fit(&homes, self.config.data.task, &learnt)?;
+        let answers =
+            AnswerScale::fit(&homes, self.config.data.task, &[(data, audited), (trusted_home, trusted)])?;
         let all: Vec<usize> = (0..test_home.rows()).collect();
         let tested = if tables.test.is_some() { &all } else { &split.test };
         let set = |table: &Table, rows: &[usize]| VectorSet::of(table, rows, &inputs, &answers);

@@ -105,11 +105,11 @@ pub(crate) enum Answers {
 }
 
 impl AnswerScale {
-    /// Of some tables: classes are those of all of them, moments those of the first table at `rows`.
+    /// Of some tables, of which the first says what the target is: classes are those of all of them, moments those of the `learnt` rows.
     ///
     /// # Errors
-    /// Refuses text as a quantity, more classes than 100 of text without being asked for them, one class, and a quantity that does not vary over `rows`.
-    pub(super) fn fit(tables: &[&Table], task: TaskChoice, rows: &[usize]) -> Result<Self> {
+    /// Refuses text as a quantity, more than 100 classes of text without being asked for them, and a quantity that does not vary over the `learnt` rows.
+    pub(super) fn fit(tables: &[&Table], task: TaskChoice, learnt: &[(&Table, &[usize])]) -> Result<Self> {
         let table = tables[0];
         if is_classification(table, task)? {
             let mut names = BTreeSet::new();
@@ -125,11 +125,13 @@ impl AnswerScale {
         let names = table.targets();
         let (mut mean, mut deviation) = (Vec::new(), Vec::new());
         for (place, name) in names.iter().enumerate() {
-            let column = rows.iter().map(|&row| table.quantity(row, place)).collect::<Result<Vec<_>>>()?;
+            let rows = learnt.iter().flat_map(|(table, rows)| rows.iter().map(move |&row| (table, row)));
+            let column = rows.map(|(table, row)| table.quantity(row, place)).collect::<Result<Vec<_>>>()?;
             let (centre, spread) = moments(column.into_iter());
             if !(spread.is_finite() && spread > 0.0) {
-                let found =
-                    format!("column `{name}` with a standard deviation of {spread} over training rows");
+                let found = format!(
+                    "column `{name}` with a standard deviation of {spread} over the rows to learn from"
+                );
                 return Err(Error::data(table.path(), found, "a target that varies"));
             }
             mean.push(centre);
@@ -219,7 +221,7 @@ mod tests {
 
     fn fitted(task: TaskChoice, targets: impl Fn(usize) -> String) -> Result<AnswerScale> {
         let (_folder, table) = table(targets);
-        AnswerScale::fit(&[&table], task, &(0..100).collect::<Vec<_>>())
+        AnswerScale::fit(&[&table], task, &[(&table, &(0..100).collect::<Vec<_>>())])
     }
 
     #[test]
