@@ -62,7 +62,7 @@ pub(super) fn audit(
         (0..all.len()).map(|row| [shown.errors[row], shown.log_odds[row], labels[row]]).collect();
     let (scores, of_trusted) = scores.split_at(audited.len());
     let mixture = LargestSurprise::fit(of_trusted)?;
-    let calibration = CalibrationScores::new(of_trusted.iter().map(|scores| mixture.of(scores).0).collect())?;
+    let calibration = CalibrationScores::new(LargestSurprise::of_trusted(of_trusted)?)?;
     let threshold = Threshold::infer(&calibration, config.rule)?;
     let reading = reading_limit(&labels[audited.len()..], all.answers(), config.rule)?;
     let judge = |(row, scores): (usize, &RowScores)| {

@@ -31,6 +31,9 @@ pub const VECTOR_SCORES: [(VectorScore, &str, &str); 3] = [
 /// The scores of a row, in the order of [`VECTOR_SCORES`].
 pub(super) type RowScores = [f64; VECTOR_SCORES.len()];
 
+/// Folds in which trusted rows are compared with the others: a row with nineteen twentieths of them.
+const TRUSTED_FOLDS: usize = 20;
+
 /// The largest surprise, fitted on trusted rows.
 pub(super) struct LargestSurprise {
     surprises: Vec<Surprise>,
@@ -42,6 +45,22 @@ impl LargestSurprise {
         let surprise =
             |score: usize| Surprise::fit(&trusted.iter().map(|row| row[score]).collect::<Vec<_>>());
         Ok(Self { surprises: (0..VECTOR_SCORES.len()).map(surprise).collect::<Result<_>>()? })
+    }
+
+    /// The mixture of each trusted row, by surprises that were fitted on others: among those that it is itself one of, a row is less of a surprise than a new one, the more so
+    /// the fewer they are, and a threshold of such values would flag too many clean rows.
+    pub(super) fn of_trusted(trusted: &[RowScores]) -> Result<Vec<f64>> {
+        let folds = trusted.len().min(TRUSTED_FOLDS);
+        if folds < 2 {
+            let mixture = Self::fit(trusted)?;
+            return Ok(trusted.iter().map(|scores| mixture.of(scores).0).collect());
+        }
+        let without = |fold: usize| {
+            let others = trusted.iter().enumerate().filter(|(row, _)| row % folds != fold);
+            Self::fit(&others.map(|(_, scores)| *scores).collect::<Vec<_>>())
+        };
+        let mixtures = (0..folds).map(without).collect::<Result<Vec<_>>>()?;
+        Ok(trusted.iter().enumerate().map(|(row, scores)| mixtures[row % folds].of(scores).0).collect())
     }
 
     /// The mixture of a row's scores, and the score it is that of.
@@ -92,6 +111,33 @@ mod tests {
             let found = [true, false].map(|read| verdict(true, culprit, read));
             assert_eq!(found, [Verdict::Reconstruct, Verdict::Discard]);
         }
+    }
+
+    #[test]
+    fn a_threshold_of_few_trusted_rows_flags_as_many_new_ones_as_was_asked_for() {
+        use rand::Rng as _;
+
+        use crate::purify::{CalibrationScores, Rule, Threshold};
+
+        // 60 trusted rows of three independent scores and 200 new ones, 100 times: 5 % asked for.
+        let mut rng = crate::rng::Seed::new(3).rng("scores");
+        let mut flagged = [0usize; 2];
+        for _ in 0..100 {
+            let mut draw = || -> RowScores { std::array::from_fn(|_| -rng.random::<f64>().ln()) };
+            let trusted: Vec<RowScores> = (0..60).map(|_| draw()).collect();
+            let new: Vec<RowScores> = (0..200).map(|_| draw()).collect();
+            let mixture = LargestSurprise::fit(&trusted).expect("finite");
+            let own: Vec<f64> = trusted.iter().map(|scores| mixture.of(scores).0).collect();
+            let of_others = LargestSurprise::of_trusted(&trusted).expect("finite");
+            for (count, scores) in flagged.iter_mut().zip([of_others, own]) {
+                let scores = CalibrationScores::new(scores).expect("finite");
+                let threshold = Threshold::infer(&scores, Rule::default()).expect("inferred");
+                *count += new.iter().filter(|scores| threshold.flags(mixture.of(scores).0)).count();
+            }
+        }
+        let [of_others, own] = flagged.map(|count| count as f64 / 20_000.0);
+        // By the rows themselves it would be more; percentiles of 60 are interpolated, so a little more than 5 % is expected in any case.
+        assert!(of_others < 0.075 && of_others < own, "{of_others} and {own}");
     }
 
     #[test]
