@@ -21,7 +21,7 @@ use crate::rng::Seed;
 use crate::tensors::{argmax, labels, values};
 use crate::train::INFERENCE_BATCH;
 
-/// When a student of vectors answers null; made by [`VectorNull::calibrate`] alone.
+/// When a student of vectors answers null; made by calibration alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VectorNull {

@@ -125,7 +125,7 @@ impl Table {
     /// Reads a table of at least 20 rows whose targets vary.
     ///
     /// # Errors
-    /// See the [module](self).
+    /// Refuses by file, row and column whatever is not a table of finite numbers with its targets.
     pub fn read(path: &Path, columns: Columns<'_>) -> Result<Self> {
         let table = Self::read_part(path, columns)?;
         if table.rows() < LEAST_ROWS {
@@ -146,7 +146,7 @@ impl Table {
     /// Reads a table of any number of rows but none: of trusted or of test rows alone.
     ///
     /// # Errors
-    /// See the [module](self).
+    /// Refuses by file, row and column whatever is not a table of finite numbers with its targets.
     pub fn read_part(path: &Path, columns: Columns<'_>) -> Result<Self> {
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         let original = match ending.as_deref() {
