@@ -103,20 +103,6 @@ const SIGNS: Augmentation = Augmentation { shift: 1.5, rotation: 8.0, scale: 0.0
 /// Light alone: few epochs leave no time for more.
 const LIGHT: Augmentation = Augmentation { shift: 0.0, rotation: 0.0, scale: 0.0, brightness: 0.2 };
 
-fn dae_training(epochs: usize, batch: usize, learning_rate: f64) -> TrainConfig {
-    TrainConfig {
-        epochs,
-        batch,
-        optimiser: OptimiserConfig::Adam { weight_decay: 0.0 },
-        learning_rate,
-        schedule: Schedule::OneCycle { warmup: 0.2 },
-        patience: 0,
-        label_smoothing: 0.0,
-        averaging: 0.0,
-        augmentation: Augmentation::default(),
-    }
-}
-
 fn gtsrb() -> RunConfig {
     RunConfig {
         seed: 1,
@@ -149,7 +135,7 @@ fn gtsrb() -> RunConfig {
             latent: 128,
             noise: NoiseConfig::default(),
             head_weight: 2.0,
-            train: dae_training(4, 32, 0.003),
+            train: TrainConfig::one_cycle(4, 32, 0.003),
         },
         label_model: LabelModelConfig {
             enabled: true,
@@ -244,7 +230,7 @@ fn sample() -> RunConfig {
     config.label_model.train = classifier_training(8, 32, 0.004, SIGNS);
     config.dae.width = 8;
     // At a rate of 0.01 one of three trainings stayed the identity and found nothing.
-    config.dae.train = dae_training(20, 16, 0.004);
+    config.dae.train = TrainConfig::one_cycle(20, 16, 0.004);
     config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
     config.evaluate.attacked_images = 256;
     config.evaluate.curve.images = 64;
@@ -278,7 +264,7 @@ fn authors() -> RunConfig {
             ..NoiseConfig::default()
         },
         head_weight: 0.0,
-        train: TrainConfig { schedule: Schedule::Constant, ..dae_training(100, 64, 1e-4) },
+        train: TrainConfig { schedule: Schedule::Constant, ..TrainConfig::one_cycle(100, 64, 1e-4) },
     };
     config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
     // Their code has the reconstruction error alone.

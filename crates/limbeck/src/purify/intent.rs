@@ -23,8 +23,7 @@ use crate::network::{LogOdds, Model, Standard, TrainedClassifier, TrainedLogOdds
 use crate::progress::{Progress, Silent};
 use crate::rng::{Rng, Seed};
 use crate::train::{
-    Augmentation, Checkpoints, OptimiserConfig, Schedule, Task, TrainConfig, Validation,
-    binary_cross_entropies, fit,
+    Checkpoints, OptimiserConfig, Task, TrainConfig, Validation, binary_cross_entropies, fit,
 };
 
 /// Attacks on each trusted image, and honest versions of it.
@@ -185,15 +184,8 @@ impl Task<LogOdds> for Lesson {
 /// Of statistics there are few, and of examples not many more.
 fn training() -> TrainConfig {
     TrainConfig {
-        epochs: 30,
-        batch: 64,
         optimiser: OptimiserConfig::Adam { weight_decay: 1e-3 },
-        learning_rate: 0.003,
-        schedule: Schedule::OneCycle { warmup: 0.2 },
-        patience: 0,
-        label_smoothing: 0.0,
-        averaging: 0.0,
-        augmentation: Augmentation::default(),
+        ..TrainConfig::one_cycle(30, 64, 0.003)
     }
 }
 

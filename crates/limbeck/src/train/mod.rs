@@ -64,6 +64,21 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
+    /// Adam at a rate that rises over the first fifth and falls after (Smith 2018), without anything that regularises.
+    pub(crate) fn one_cycle(epochs: usize, batch: usize, learning_rate: f64) -> Self {
+        Self {
+            epochs,
+            batch,
+            optimiser: OptimiserConfig::Adam { weight_decay: 0.0 },
+            learning_rate,
+            schedule: Schedule::OneCycle { warmup: 0.2 },
+            patience: 0,
+            label_smoothing: 0.0,
+            averaging: 0.0,
+            augmentation: Augmentation::default(),
+        }
+    }
+
     /// Refuses settings that are not finite or out of range; `key` names the table in the config.
     pub fn check(&self, key: &str) -> Result<()> {
         let positive = |name: &str, value: usize| match value {

@@ -11,7 +11,7 @@ use crate::distill::{AbstentionConfig, Uncertainty};
 use crate::error::{Error, Result};
 use crate::pipeline::overlaid;
 use crate::purify::Rule;
-use crate::train::{Augmentation, CraftingConfig, OptimiserConfig, Schedule, TrainConfig};
+use crate::train::{Augmentation, CraftingConfig, TrainConfig};
 
 /// Everything that decides the bytes of a run on feature vectors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -218,17 +218,7 @@ pub struct VectorEvaluate {
 
 /// Adam with a rising and falling rate, as for the classifiers of images.
 fn training(epochs: usize, learning_rate: f64) -> TrainConfig {
-    TrainConfig {
-        epochs,
-        batch: 32,
-        optimiser: OptimiserConfig::Adam { weight_decay: 0.0 },
-        learning_rate,
-        schedule: Schedule::OneCycle { warmup: 0.2 },
-        patience: 0,
-        label_smoothing: 0.0,
-        averaging: 0.0,
-        augmentation: Augmentation::default(),
-    }
+    TrainConfig::one_cycle(epochs, 32, learning_rate)
 }
 
 /// Radii of the default attacks: a hundredth, about a thirtieth and a tenth of a feature's range.
