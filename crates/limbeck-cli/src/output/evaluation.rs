@@ -147,12 +147,13 @@ fn controls(evaluation: &Evaluation) -> String {
 }
 
 fn answers(rows: &[AbstentionRow]) -> String {
-    let mut table = Table::new(["student's answers to", "right", "wrong", "null"]).right(1).right(2).right(3);
+    let columns = ["student's answers to", "right", "wrong", "null", "for looking perturbed"];
+    let mut table = Table::new(columns).right(1).right(2).right(3).right(4);
     for row in rows {
         let trials = row.right + row.wrong + row.null;
-        let [right, wrong, null] =
-            [row.right, row.wrong, row.null].map(|successes| share(Rate { successes, trials }));
-        table.row([row.inputs.clone(), right, wrong, null]);
+        let [right, wrong, null, perturbed] = [row.right, row.wrong, row.null, row.perturbed]
+            .map(|successes| share(Rate { successes, trials }));
+        table.row([row.inputs.clone(), right, wrong, null, perturbed]);
     }
     table.to_string()
 }

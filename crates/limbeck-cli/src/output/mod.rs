@@ -59,12 +59,20 @@ pub(crate) fn predictions(predictions: &[Prediction]) -> String {
     for prediction in predictions {
         table.row([
             prediction.path.display().to_string(),
-            prediction.class.clone().unwrap_or_else(|| "null".to_owned()),
+            answer(prediction),
             format!("{:.3}", prediction.answer.probability),
             format!("{:.4}", prediction.answer.uncertainty),
         ]);
     }
     table.to_string()
+}
+
+fn answer(prediction: &Prediction) -> String {
+    match &prediction.class {
+        Some(class) => class.clone(),
+        None if prediction.answer.perturbed => "null: looks perturbed".to_owned(),
+        None => "null: unsure".to_owned(),
+    }
 }
 
 /// Answers as JSON, one object a line.

@@ -8,6 +8,8 @@
 //! exceed, where a is the share of null that is asked for. A clean image that is exchangeable with them is then answered null with probability a at most, whatever n and the
 //! uncertainty (Vovk 2005; Papadopoulos 2002). The guarantee is one over images and calibration sets together, not for a class or for one calibration set, and
 //! it does not hold for images of another origin: frames of one video are alike, and those of another video are not exchangeable with them.
+//!
+//! Beside its uncertainty the rule may ask the audit's detector ([`DetectorLimits`]), and answers null where either says so.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -15,11 +17,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::SoftLabels;
+use super::detector::DetectorLimits;
 use super::temperature::calibrated_temperature;
 use super::uncertainty::{Seen, Uncertainty};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::network::{Model, TrainedClassifier};
+use crate::network::{Model, TrainedAutoencoder, TrainedClassifier};
 use crate::progress::Progress;
 use crate::purify::{CalibrationScores, Rule, Threshold};
 use crate::rng::Seed;
@@ -40,6 +43,10 @@ pub struct AbstentionConfig {
     pub passes: usize,
     /// Share of null on clean calibration images.
     pub null_rate: f64,
+    /// Share of clean images, beside these, that may be answered null because they look perturbed to the audit's detector; 0 = it is not asked. Without an
+    /// audit there is none to ask.
+    #[serde(default)]
+    pub detector_rate: f64,
 }
 
 /// How the threshold of the null rule is calibrated.
@@ -61,6 +68,7 @@ impl Default for AbstentionConfig {
             calibration: NullCalibration::default(),
             passes: 32,
             null_rate: 0.02,
+            detector_rate: 0.02,
         }
     }
 }
@@ -70,27 +78,34 @@ impl AbstentionConfig {
         if self.passes == 0 || self.passes > 10_000 {
             return Err(Error::config(format!("{key}.passes"), self.passes, "1 to 10000 passes"));
         }
-        if !(0.0..1.0).contains(&self.null_rate) {
-            return Err(Error::config(format!("{key}.null_rate"), self.null_rate, "a share in [0, 1)"));
+        for (name, rate) in [("null_rate", self.null_rate), ("detector_rate", self.detector_rate)] {
+            if !(0.0..1.0).contains(&rate) {
+                return Err(Error::config(format!("{key}.{name}"), rate, "a share in [0, 1)"));
+            }
         }
         Ok(())
     }
 
     /// τ by the uncertainties of clean calibration images.
     pub(crate) fn threshold(&self, uncertainties: Vec<f64>) -> Result<f64> {
-        let scores = CalibrationScores::new(uncertainties)?;
-        let rule = match self.calibration {
+        match self.calibration {
             NullCalibration::Percentile => {
-                Rule::Percentile { percentile: 100.0 * (1.0 - self.null_rate), margin: 0.0 }
+                let rule = Rule::Percentile { percentile: 100.0 * (1.0 - self.null_rate), margin: 0.0 };
+                Ok(Threshold::infer(&CalibrationScores::new(uncertainties)?, rule)?.value())
             }
-            // No rank of so few images is as rare as that.
-            NullCalibration::Conformal if self.null_rate < 1.0 / (scores.len() + 1) as f64 => {
-                return Ok(NEVER);
-            }
-            NullCalibration::Conformal => Rule::Fpr { fpr: self.null_rate },
-        };
-        Ok(Threshold::infer(&scores, rule)?.value())
+            NullCalibration::Conformal => conformal_threshold(uncertainties, self.null_rate),
+        }
     }
+}
+
+/// The smallest of these scores that one more score, exchangeable with them, is above with a probability of at most `rate`; [`NEVER`] where there is none.
+pub(super) fn conformal_threshold(scores: Vec<f64>, rate: f64) -> Result<f64> {
+    let scores = CalibrationScores::new(scores)?;
+    // No rank of so few images is as rare as that.
+    if rate < 1.0 / (scores.len() + 1) as f64 {
+        return Ok(NEVER);
+    }
+    Ok(Threshold::infer(&scores, Rule::Fpr { fpr: rate })?.value())
 }
 
 /// A threshold that no uncertainty exceeds.
@@ -107,6 +122,8 @@ pub struct Answer {
     pub uncertainty: f64,
     /// Whether the student keeps silent.
     pub null: bool,
+    /// Whether that is, or would be, because the image looks perturbed to the detector.
+    pub perturbed: bool,
 }
 
 /// A calibrated rule; made by [`NullRule::calibrate`] alone, stored beside the student.
@@ -134,6 +151,9 @@ pub struct NullRule {
     pub calibration_images: usize,
     /// r_c, one row an output.
     pub references: Vec<Vec<f32>>,
+    /// What the audit's detector may say of an image that is answered; `None` = it is not asked.
+    #[serde(default)]
+    pub detector: Option<DetectorLimits>,
 }
 
 /// Rules that were stored before there was another calibration.
@@ -158,7 +178,7 @@ impl NullRule {
         Tensor::<2>::from_data(data, &answers.device()).select(0, answers)
     }
 
-    /// Fits τ, and the temperature of the answers' probabilities, on clean calibration images.
+    /// Fits τ, and the temperature of the answers' probabilities, on clean calibration images. The detector is not asked.
     pub fn calibrate(
         student: &TrainedClassifier,
         soft_labels: &SoftLabels,
@@ -177,9 +197,11 @@ impl NullRule {
             target_null_rate: config.null_rate,
             calibration_images: calibration.len(),
             references: soft_labels.class_references(),
+            detector: None,
         };
         progress.task("calibrating the null rule", "images");
-        let answers = answer_set(student, &rule, calibration, progress)?;
+        let answers =
+            Abstaining { student, rule: &rule, autoencoder: None }.answer_set(calibration, progress)?;
         rule.threshold = config.threshold(answers.iter().map(|answer| answer.uncertainty).collect())?;
         Ok(rule)
     }
@@ -199,88 +221,113 @@ fn calibrate_temperature(
     calibrated_temperature(&logits, &calibration.labels(&indices))
 }
 
-/// Answers of a student to images `[batch, 3, h, w]`.
-///
-/// # Errors
-/// Refuses a rule for another number of outputs, and one that measures what the student has not.
-pub fn predict(student: &TrainedClassifier, rule: &NullRule, images: Tensor<4>) -> Result<Vec<Answer>> {
-    Ok(measure(student, rule, images, &[])?.0)
+/// A student with all that decides whether it answers.
+#[derive(Clone, Copy)]
+pub struct Abstaining<'a> {
+    /// Who answers.
+    pub student: &'a TrainedClassifier,
+    /// When it does not.
+    pub rule: &'a NullRule,
+    /// The audit's autoencoder, which a rule with a detector needs.
+    pub autoencoder: Option<&'a TrainedAutoencoder>,
 }
 
-/// The same, with these uncertainties: one column for each.
-fn measure(
-    student: &TrainedClassifier,
-    rule: &NullRule,
-    images: Tensor<4>,
-    uncertainties: &[Uncertainty],
-) -> Result<(Vec<Answer>, Vec<Vec<f64>>)> {
-    let spec = student.spec();
-    let outputs = spec.outputs();
-    let refused = |found: String, expected: String| Error::input("null rule", found, expected);
-    if rule.references.len() != outputs || rule.references.iter().any(|row| row.len() != outputs) {
-        let found = format!("references of {} outputs", rule.references.len());
-        return Err(refused(found, format!("{outputs} x {outputs} probabilities")));
+impl Abstaining<'_> {
+    /// Answers to images `[batch, 3, h, w]`.
+    ///
+    /// # Errors
+    /// Refuses a rule for another number of outputs, one that measures what the student has not, and one whose detector is missing.
+    pub fn answers(&self, images: Tensor<4>) -> Result<Vec<Answer>> {
+        Ok(self.measure(images, &[])?.0)
     }
-    if rule.passes == 0 {
-        return Err(refused("0 dropout passes".to_owned(), "at least one".to_owned()));
-    }
-    if !rule.uncertainty.is_of(spec) {
-        let expected = "a student with an outlier class (distill.method = \"extended\")".to_owned();
-        return Err(refused(rule.uncertainty.words().to_owned(), expected));
-    }
-    let logits = student.logits(images.clone());
-    let probabilities = values(softmax(logits.clone().div_scalar(rule.temperature), 1))?;
-    let winners = argmax(logits.clone())?;
-    let classes = argmax(logits.narrow(1, 0, spec.classes.len()))?;
-    let passes = student.dropout_passes(images, rule.passes, rule.draws());
-    let references = rule.references_of(labels(&classes, &student.device()));
-    let seen = Seen::new(passes, spec.temperature, references);
-    let column = |uncertainty: &Uncertainty| -> Result<Vec<f64>> {
-        Ok(values(uncertainty.of(&seen))?.into_iter().map(f64::from).collect())
-    };
-    let decisive = column(&rule.uncertainty)?;
-    let answers = classes.into_iter().zip(winners).zip(decisive).enumerate();
-    let answer = |(image, ((class, winner), uncertainty)): (usize, ((u32, u32), f64))| Answer {
-        class,
-        probability: f64::from(probabilities[image * outputs + class as usize]),
-        uncertainty,
-        // Where the outlier class wins, that is the student's answer.
-        null: uncertainty > rule.threshold || uncertainty.is_nan() || winner != class,
-    };
-    let answers = answers.map(answer).collect();
-    Ok((answers, uncertainties.iter().map(column).collect::<Result<_>>()?))
-}
 
-/// Answers to every image of a set.
-pub(crate) fn answer_set(
-    student: &TrainedClassifier,
-    rule: &NullRule,
-    set: &Dataset,
-    progress: &dyn Progress,
-) -> Result<Vec<Answer>> {
-    Ok(measure_set(student, rule, set, &[], progress)?.0)
-}
-
-/// The same, with these uncertainties: one column for each.
-pub(crate) fn measure_set(
-    student: &TrainedClassifier,
-    rule: &NullRule,
-    set: &Dataset,
-    uncertainties: &[Uncertainty],
-    progress: &dyn Progress,
-) -> Result<(Vec<Answer>, Vec<Vec<f64>>)> {
-    let indices: Vec<usize> = (0..set.len()).collect();
-    let mut answers = Vec::with_capacity(set.len());
-    let mut columns = vec![Vec::with_capacity(set.len()); uncertainties.len()];
-    for chunk in indices.chunks(INFERENCE_BATCH) {
-        progress.check()?;
-        let images = set.batch(chunk, &student.device())?;
-        let (more, measured) = measure(student, rule, images, uncertainties)?;
-        answers.extend(more);
-        columns.iter_mut().zip(measured).for_each(|(column, more)| column.extend(more));
-        progress.advance(answers.len() as u64, set.len() as u64);
+    /// The same, with these uncertainties: one column for each.
+    fn measure(
+        &self,
+        images: Tensor<4>,
+        uncertainties: &[Uncertainty],
+    ) -> Result<(Vec<Answer>, Vec<Vec<f64>>)> {
+        let Self { student, rule, .. } = *self;
+        self.check()?;
+        let spec = student.spec();
+        let logits = student.logits(images.clone());
+        let probabilities = values(softmax(logits.clone().div_scalar(rule.temperature), 1))?;
+        let winners = argmax(logits.clone())?;
+        let classes = argmax(logits.narrow(1, 0, spec.classes.len()))?;
+        let perturbed = match rule.detector.as_ref().zip(self.autoencoder) {
+            Some((limits, autoencoder)) => limits.exceeded_by(images.clone(), autoencoder)?,
+            None => vec![false; classes.len()],
+        };
+        let passes = student.dropout_passes(images, rule.passes, rule.draws());
+        let references = rule.references_of(labels(&classes, &student.device()));
+        let seen = Seen::new(passes, spec.temperature, references);
+        let column = |uncertainty: &Uncertainty| -> Result<Vec<f64>> {
+            Ok(values(uncertainty.of(&seen))?.into_iter().map(f64::from).collect())
+        };
+        let decisive = column(&rule.uncertainty)?;
+        let answer = |image: usize| {
+            let (class, uncertainty, perturbed) = (classes[image], decisive[image], perturbed[image]);
+            let is_unsure = uncertainty > rule.threshold || uncertainty.is_nan();
+            Answer {
+                class,
+                probability: f64::from(probabilities[image * spec.outputs() + class as usize]),
+                uncertainty,
+                // Where the outlier class wins, that is the student's answer.
+                null: is_unsure || winners[image] != class || perturbed,
+                perturbed,
+            }
+        };
+        let answers = (0..classes.len()).map(answer).collect();
+        Ok((answers, uncertainties.iter().map(column).collect::<Result<_>>()?))
     }
-    Ok((answers, columns))
+
+    fn check(&self) -> Result<()> {
+        let (rule, spec) = (self.rule, self.student.spec());
+        let outputs = spec.outputs();
+        let refused = |found: String, expected: String| Err(Error::input("null rule", found, expected));
+        if rule.references.len() != outputs || rule.references.iter().any(|row| row.len() != outputs) {
+            let found = format!("references of {} outputs", rule.references.len());
+            return refused(found, format!("{outputs} x {outputs} probabilities"));
+        }
+        if rule.passes == 0 {
+            return refused("0 dropout passes".to_owned(), "at least one".to_owned());
+        }
+        if !rule.uncertainty.is_of(spec) {
+            let expected = "a student with an outlier class (distill.method = \"extended\")".to_owned();
+            return refused(rule.uncertainty.words().to_owned(), expected);
+        }
+        if rule.detector.is_some() && self.autoencoder.is_none() {
+            let expected = "the audit's autoencoder, which this rule asks".to_owned();
+            return refused("no autoencoder".to_owned(), expected);
+        }
+        Ok(())
+    }
+
+    /// Answers to every image of a set.
+    pub(crate) fn answer_set(&self, set: &Dataset, progress: &dyn Progress) -> Result<Vec<Answer>> {
+        Ok(self.measure_set(set, &[], progress)?.0)
+    }
+
+    /// The same, with these uncertainties: one column for each.
+    pub(crate) fn measure_set(
+        &self,
+        set: &Dataset,
+        uncertainties: &[Uncertainty],
+        progress: &dyn Progress,
+    ) -> Result<(Vec<Answer>, Vec<Vec<f64>>)> {
+        let indices: Vec<usize> = (0..set.len()).collect();
+        let mut answers = Vec::with_capacity(set.len());
+        let mut columns = vec![Vec::with_capacity(set.len()); uncertainties.len()];
+        for chunk in indices.chunks(INFERENCE_BATCH) {
+            progress.check()?;
+            let images = set.batch(chunk, &self.student.device())?;
+            let (more, measured) = self.measure(images, uncertainties)?;
+            answers.extend(more);
+            columns.iter_mut().zip(measured).for_each(|(column, more)| column.extend(more));
+            progress.advance(answers.len() as u64, set.len() as u64);
+        }
+        Ok((answers, columns))
+    }
 }
 
 #[cfg(test)]
@@ -300,6 +347,10 @@ mod tests {
         TrainedClassifier::freeze(&network, spec, &Device::flex())
     }
 
+    fn asked<'a>(student: &'a TrainedClassifier, rule: &'a NullRule) -> Abstaining<'a> {
+        Abstaining { student, rule, autoencoder: None }
+    }
+
     #[test]
     fn the_share_of_null_on_calibration_images_is_what_was_asked_for() {
         let (student, calibration) = (student(), blocks(200, 4, 1));
@@ -314,7 +365,7 @@ mod tests {
             };
             let rule = NullRule::calibrate(&student, &labels, &calibration, &config, 1, &Silent)
                 .expect("calibrated");
-            let answers = answer_set(&student, &rule, &calibration, &Silent).expect("answered");
+            let answers = asked(&student, &rule).answer_set(&calibration, &Silent).expect("answered");
             let null = answers.iter().filter(|answer| answer.null).count() as f64 / 200.0;
             assert!((null - null_rate).abs() <= 0.01, "{null} null, {null_rate} asked for");
         }
@@ -335,14 +386,15 @@ mod tests {
         let rule = NullRule { threshold: NEVER, ..rule.expect("calibrated") };
         let images = set.batch(&(0..60).collect::<Vec<_>>(), &student.device()).expect("a batch");
         let winners = argmax(student.logits(images.clone())).expect("logits");
-        let answers = predict(&student, &rule, images.clone()).expect("answered");
+        let answers = asked(&student, &rule).answers(images.clone()).expect("answered");
         assert!(winners.contains(&4) && winners.iter().any(|winner| *winner != 4), "{winners:?}");
         for (winner, answer) in winners.into_iter().zip(answers) {
             assert_eq!(answer.null, winner == 4);
             assert!(if winner == 4 { answer.class < 4 } else { answer.class == winner }, "{answer:?}");
             assert!((0.0..=1.0).contains(&answer.uncertainty), "a probability: {answer:?}");
         }
-        let error = predict(&teacher, &rule, images).expect_err("a student of four outputs").to_string();
+        let error =
+            asked(&teacher, &rule).answers(images).expect_err("a student of four outputs").to_string();
         assert!(error.contains("5 outputs") && error.contains("4 x 4"), "{error}");
     }
 
@@ -353,10 +405,11 @@ mod tests {
         let config = AbstentionConfig { passes: 4, null_rate: 0.1, ..AbstentionConfig::default() };
         let rule = NullRule::calibrate(&student, &labels, &set, &config, 1, &Silent).expect("calibrated");
         let device = student.device();
-        let all =
-            predict(&student, &rule, set.batch(&(0..20).collect::<Vec<_>>(), &device).expect("a batch"))
-                .expect("answers");
-        let one = predict(&student, &rule, set.batch(&[13], &device).expect("a batch")).expect("an answer");
+        let all = asked(&student, &rule)
+            .answers(set.batch(&(0..20).collect::<Vec<_>>(), &device).expect("a batch"))
+            .expect("answers");
+        let one =
+            asked(&student, &rule).answers(set.batch(&[13], &device).expect("a batch")).expect("an answer");
         assert_eq!(all[13].class, one[0].class);
         assert!(
             (all[13].uncertainty - one[0].uncertainty).abs() < 1e-6,
@@ -411,7 +464,8 @@ mod tests {
                 ..AbstentionConfig::default()
             };
             let rule = NullRule::calibrate(&student, &labels, &set, &config, 1, &Silent).expect("calibrated");
-            let null = answer_set(&student, &rule, &set, &Silent)
+            let null = asked(&student, &rule)
+                .answer_set(&set, &Silent)
                 .expect("answers")
                 .iter()
                 .filter(|a| a.null)
@@ -423,6 +477,7 @@ mod tests {
             fields.remove("uncertainty");
             fields.remove("calibration");
             fields.remove("temperature");
+            fields.remove("detector");
             let old: NullRule = serde_json::from_value(written).expect("an old rule");
             assert_eq!((old.uncertainty, old.calibration), (Uncertainty::Kl, NullCalibration::Percentile));
             assert_eq!(old.temperature, 1.0);

@@ -5,15 +5,17 @@
 
 mod abstention;
 mod config;
+mod detector;
 mod null_score;
 mod soft_labels;
 mod temperature;
 mod uncertainty;
 
-pub use abstention::{AbstentionConfig, Answer, NullCalibration, NullRule, predict};
-pub(crate) use abstention::{NEVER, answer_set, measure_set};
+pub(crate) use abstention::NEVER;
+pub use abstention::{Abstaining, AbstentionConfig, Answer, NullCalibration, NullRule};
 pub(crate) use config::StudentLesson;
 pub use config::{AdversarialNetworks, DistillConfig, Method, OutlierConfig, Row, TABLE};
+pub use detector::DetectorLimits;
 pub use null_score::NullScore;
 pub use soft_labels::SoftLabels;
 pub(crate) use soft_labels::class_references;

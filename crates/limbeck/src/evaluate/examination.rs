@@ -15,7 +15,7 @@ use super::robustness::{AttackedSet, Reading, answers_under, read, right_under};
 use super::worst_case::{Attempt, Outcomes, right_in_worst_case, threat_label, threats, worst_case};
 use crate::attack::{AttackConfig, ThreatModel};
 use crate::dataset::Dataset;
-use crate::distill::{AtTemperature, NullRule, answer_set};
+use crate::distill::{Abstaining, AtTemperature};
 use crate::error::Result;
 use crate::network::{Tempered, TrainedClassifier};
 use crate::progress::Progress;
@@ -75,8 +75,8 @@ pub struct Subject<'a> {
     pub trained_on: &'a str,
     /// The model.
     pub classifier: &'a TrainedClassifier,
-    /// When it answers null, if it can.
-    pub rule: Option<&'a NullRule>,
+    /// The same with its null rule, if it has one.
+    pub abstaining: Option<Abstaining<'a>>,
     /// Another model whose attacked images it is shown too.
     pub transfer: Option<&'a Source>,
     /// Whether attacks are made for checks alone.
@@ -106,26 +106,25 @@ pub fn examine(
     trials: Trials<'_>,
     progress: &dyn Progress,
 ) -> Result<(Examined, Source)> {
-    let Subject { name, classifier, rule, .. } = *subject;
-    let with_rule = rule.map(|rule| (classifier, rule));
+    let Subject { name, classifier, abstaining, .. } = *subject;
     progress.task(&format!("accuracy of {name}"), "images");
     let clean_test = read(classifier, trials.test, progress)?;
-    let answers = |(student, rule)| answer_set(student, rule, trials.attacked, progress);
+    let answers = |student: Abstaining<'_>| student.answer_set(trials.attacked, progress);
     let clean_attacked = Outcomes {
         right: read(classifier, trials.attacked, progress)?.right,
-        answers: with_rule.map(answers).transpose()?,
+        answers: abstaining.map(answers).transpose()?,
     };
     let own = Source::craft(name, classifier, trials, progress)?;
     let mut attempts = Vec::new();
     for source in [Some(&own), subject.transfer].into_iter().flatten() {
         for (attack, set) in &source.sets {
-            let answers = |with_rule| answers_under(with_rule, set, progress);
+            let answers = |student| answers_under(student, set, progress);
             attempts.push(Attempt {
                 attack: *attack,
                 crafted_on: (source.name != name).then(|| source.name.clone()),
                 outcomes: Outcomes {
                     right: right_under(classifier, set)?,
-                    answers: with_rule.map(answers).transpose()?,
+                    answers: abstaining.map(answers).transpose()?,
                 },
             });
         }
@@ -144,10 +143,10 @@ pub fn examine(
     let labels: Vec<u32> = trials.attacked.samples().iter().map(|sample| sample.label).collect();
     let threats = threats(attempts.iter().map(|attempt| &attempt.attack));
     let mut calibrations = vec![calibration(name, &clean_test.confidence, &clean_test.right)?];
-    if let Some(NullRule { temperature, .. }) = rule {
-        let calibrated = AtTemperature { model: classifier, temperature: *temperature };
+    if let Some(Abstaining { rule, .. }) = abstaining {
+        let calibrated = AtTemperature { model: classifier, temperature: rule.temperature };
         let Reading { right, confidence } = read(&calibrated, trials.test, progress)?;
-        let name = format!("{name}, calibrated to T = {}", crate::text::number(*temperature));
+        let name = format!("{name}, calibrated to T = {}", crate::text::number(rule.temperature));
         calibrations.push(calibration(&name, &confidence, &right)?);
     }
     let examined = Examined {
@@ -259,7 +258,7 @@ mod tests {
         classifier: &'a TrainedClassifier,
         source: Option<&'a Source>,
     ) -> Subject<'a> {
-        Subject { name, trained_on: "nothing", classifier, rule: None, transfer: source, probed: false }
+        Subject { name, trained_on: "nothing", classifier, abstaining: None, transfer: source, probed: false }
     }
 
     #[test]

@@ -11,9 +11,9 @@ use crate::attack::{
     replace, select,
 };
 use crate::dataset::Dataset;
-use crate::distill::{Answer, NullRule, NullScore, predict};
+use crate::distill::{Abstaining, Answer, DetectorLimits, NullScore};
 use crate::error::{Error, Result};
-use crate::network::{Model, Tempered, TrainedClassifier};
+use crate::network::{DetectionHead, Model, ReconstructionError, Tempered, TrainedClassifier};
 use crate::poison::Evasion;
 use crate::progress::Progress;
 use crate::rng::Seed;
@@ -62,10 +62,31 @@ enum Wish {
 /// Who attacks, and why.
 struct Attacker<'a> {
     student: &'a TrainedClassifier,
-    /// The rule, as far as it is known.
+    /// The rule's uncertainty, as far as it is known.
     score: NullScore<'a>,
+    /// What the rule asks beside it, if that is known.
+    detector: Option<Detector<'a>>,
     wish: Wish,
     steps: usize,
+}
+
+/// The detector that a rule asks, as two models of one logit each with its limit.
+#[derive(Clone, Copy)]
+struct Detector<'a> {
+    limits: DetectorLimits,
+    head: DetectionHead<'a>,
+    error: ReconstructionError<'a>,
+}
+
+impl<'a> Detector<'a> {
+    fn of(abstaining: Abstaining<'a>) -> Option<Self> {
+        let (limits, autoencoder) = abstaining.rule.detector.zip(abstaining.autoencoder)?;
+        Some(Self { limits, head: DetectionHead(autoencoder), error: ReconstructionError(autoencoder) })
+    }
+
+    fn parts(&self) -> [(&dyn Model, f64); 2] {
+        [(&self.head, self.limits.log_odds), (&self.error, self.limits.log_error)]
+    }
 }
 
 /// How far, in logarithms of the uncertainty, from the threshold is safe: the passes of an attack are not rounded as those of an answer are.
@@ -90,11 +111,14 @@ impl Attacker<'_> {
         let (step, steps, ball) = (eps / 2.0, self.steps, ThreatModel::linf(eps).in_whole_levels());
         let tempered = Tempered(self.student);
         let (negated, limit) = (Negated(&self.score), self.score.limit());
-        let (model, limit): (&dyn Model, f64) = match self.wish {
-            Wish::Avoid => (&self.score, limit - MARGIN),
-            Wish::Seek => (&negated, -limit - MARGIN),
+        let guards = match self.wish {
+            Wish::Avoid => {
+                self.conditions().into_iter().map(|(model, limit)| (model, limit - MARGIN)).collect()
+            }
+            Wish::Seek => vec![(&negated as &dyn Model, -limit - MARGIN)],
         };
-        let guards = vec![Guard { model, score: GuardScore::Logit, limit }];
+        let guard = |(model, limit)| Guard { model, score: GuardScore::Logit, limit };
+        let guards = guards.into_iter().map(guard).collect();
         let evasive = Evasive { guards, step, steps, weight: Evasion::default().weight };
         let from = |start, payload: &dyn Fn(usize) -> Payload| {
             let aim = |row: usize| Aim { label: labels[row], payload: payload(row) };
@@ -114,6 +138,12 @@ impl Attacker<'_> {
         Ok(replace(away, &rows, select(&towards, &rows)))
     }
 
+    /// All that must not be exceeded for an answer to be given, as far as it is known.
+    fn conditions(&self) -> Vec<(&dyn Model, f64)> {
+        let uncertainty = (&self.score as &dyn Model, self.score.limit());
+        [uncertainty].into_iter().chain(self.detector.iter().flat_map(Detector::parts)).collect()
+    }
+
     /// The likeliest wrong class of each image.
     fn rivals(&self, images: &Tensor<4>, labels: &[u32]) -> Result<Vec<u32>> {
         let logits = self.student.logits(images.clone());
@@ -128,41 +158,42 @@ impl Attacker<'_> {
     fn wins(&self, images: &Tensor<4>, labels: &[u32]) -> Result<Vec<bool>> {
         let answers = argmax(self.student.logits(images.clone()))?;
         let classes = self.student.spec().classes.len() as u32;
-        let scores = values(self.score.logits(images.clone()))?;
-        let of = |((answer, label), score): ((u32, &u32), f32)| {
-            answer != *label && answer < classes && f64::from(score) <= self.score.limit()
-        };
-        Ok(answers.into_iter().zip(labels).zip(scores).map(of).collect())
+        let mut wins: Vec<bool> = answers
+            .into_iter()
+            .zip(labels)
+            .map(|(answer, label)| answer != *label && answer < classes)
+            .collect();
+        for (model, limit) in self.conditions() {
+            let scores = values(model.logits(images.clone()))?;
+            wins.iter_mut().zip(scores).for_each(|(wins, score)| *wins &= f64::from(score) <= limit);
+        }
+        Ok(wins)
     }
 }
 
 /// Outcomes of a student on test images that were crafted with knowledge of its null rule: to avoid null with its very dropout passes in mind, with others
-/// (expectation over dropout; Athalye 2018), and to be answered null.
+/// (expectation over dropout; Athalye 2018), with the detector unknown where the rule asks one, and to be answered null.
 pub fn knowing_rule(
-    student: &TrainedClassifier,
-    rule: &NullRule,
+    abstaining: Abstaining<'_>,
     test: &Dataset,
     config: &KnowingRuleConfig,
     seed: Seed,
     progress: &dyn Progress,
 ) -> Result<Vec<AbstentionRow>> {
+    let Abstaining { student, rule, .. } = abstaining;
     let set = attack_set(test, config.images, seed);
     let (indices, steps): (Vec<usize>, _) = ((0..set.len()).collect(), config.steps);
-    let others = || NullScore::by_other_draws(student, rule, rule.passes, seed.child("passes"));
-    let attackers = [
-        (
-            "avoiding null",
-            Attacker { student, score: NullScore::of_rule(student, rule), wish: Wish::Avoid, steps },
-        ),
-        (
-            "avoiding null, dropout passes unknown",
-            Attacker { student, score: others(), wish: Wish::Avoid, steps },
-        ),
-        (
-            "seeking null",
-            Attacker { student, score: NullScore::of_rule(student, rule), wish: Wish::Seek, steps },
-        ),
+    let (own, detector) = (|| NullScore::of_rule(student, rule), Detector::of(abstaining));
+    let avoiding = |score, detector| Attacker { student, score, detector, wish: Wish::Avoid, steps };
+    let others = NullScore::by_other_draws(student, rule, rule.passes, seed.child("passes"));
+    let mut attackers = vec![
+        ("avoiding null", avoiding(own(), detector)),
+        ("avoiding null, dropout passes unknown", avoiding(others, detector)),
     ];
+    if detector.is_some() {
+        attackers.push(("avoiding null, detector unknown", avoiding(own(), None)));
+    }
+    attackers.push(("seeking null", Attacker { wish: Wish::Seek, ..avoiding(own(), None) }));
     let mut rows = Vec::new();
     for &eps in &config.eps {
         let walk = AttackConfig::linf(AttackKind::IFgsm, eps).label();
@@ -174,7 +205,7 @@ pub fn knowing_rule(
                 progress.check()?;
                 let images = set.batch(chunk, &student.device())?;
                 let moved = attacker.craft(eps, &images, &set.labels(chunk))?;
-                answers.extend(predict(student, rule, moved)?);
+                answers.extend(abstaining.answers(moved)?);
                 progress.advance(answers.len() as u64, set.len() as u64);
             }
             rows.push(outcome_row(&inputs, &answers, &set.labels(&indices)));
@@ -186,7 +217,7 @@ pub fn knowing_rule(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distill::{AbstentionConfig, SoftLabels, UNCERTAINTIES};
+    use crate::distill::{AbstentionConfig, NullRule, SoftLabels, UNCERTAINTIES};
     use crate::network::{Architecture, ClassifierSpec};
     use crate::progress::Silent;
     use crate::testing::{blocks, tiny_spec};
@@ -204,13 +235,18 @@ mod tests {
         NullRule::calibrate(student, &labels, &set, &config, 1, &Silent).expect("calibrated")
     }
 
+    fn asked<'a>(student: &'a TrainedClassifier, rule: &'a NullRule) -> Abstaining<'a> {
+        Abstaining { student, rule, autoencoder: None }
+    }
+
     #[test]
     fn whoever_knows_the_rule_is_answered_as_he_likes_and_more_often_than_one_who_does_not() {
         let (student, set) = (student(), blocks(24, 4, 2));
         // Most images are answered null, so that an attack that does not mind it gains little.
         let rule = rule(&student, 0.8);
         let config = KnowingRuleConfig { eps: vec![0.1], images: 0, steps: 20 };
-        let rows = knowing_rule(&student, &rule, &set, &config, Seed::new(1), &Silent).expect("attacked");
+        let rows =
+            knowing_rule(asked(&student, &rule), &set, &config, Seed::new(1), &Silent).expect("attacked");
         let found: Vec<_> = rows.iter().map(|row| row.inputs.as_str()).collect();
         let expected = ["avoiding null", "avoiding null, dropout passes unknown", "seeking null"];
         assert_eq!(found, expected.map(|words| format!("i-fgsm eps 0.1, {words}")));
@@ -226,10 +262,10 @@ mod tests {
         );
         let blind = outcome_row(
             "blind",
-            &predict(&student, &rule, moved.expect("moved")).expect("answered"),
+            &asked(&student, &rule).answers(moved.expect("moved")).expect("answered"),
             &labels,
         );
-        let clean = outcome_row("clean", &predict(&student, &rule, images).expect("answered"), &labels);
+        let clean = outcome_row("clean", &asked(&student, &rule).answers(images).expect("answered"), &labels);
         let [avoiding, unknown, seeking] = &rows[..] else { panic!("{rows:?}") };
         assert!(avoiding.wrong > blind.wrong, "{avoiding:?}, {blind:?}");
         assert!(avoiding.wrong >= unknown.wrong, "{avoiding:?}, {unknown:?}");
@@ -242,7 +278,7 @@ mod tests {
         let images = set.batch(&(0..9).collect::<Vec<_>>(), &student.device()).expect("a batch");
         for (uncertainty, ..) in UNCERTAINTIES.iter().filter(|(kind, ..)| kind.is_of(student.spec())) {
             let rule = NullRule { uncertainty: *uncertainty, ..rule(&student, 0.1) };
-            let expected = predict(&student, &rule, images.clone()).expect("answered");
+            let expected = asked(&student, &rule).answers(images.clone()).expect("answered");
             let found = values(NullScore::of_rule(&student, &rule).logits(images.clone())).expect("values");
             for (found, expected) in found.iter().zip(expected) {
                 let expected = expected.uncertainty;

@@ -13,6 +13,7 @@ pub use self::robustness::{
     Calibration, Comparison, EpsCurve, EpsPoint, ReliabilityBin, Robustness, WorstCase, WorstCaseWithNull,
 };
 use crate::attack::AttackConfig;
+use crate::distill::DetectorLimits;
 use crate::purify::Knowledge;
 pub use crate::purify::Verdict;
 
@@ -428,6 +429,9 @@ pub struct AbstentionSummary {
     pub threshold: f64,
     /// Share of null asked for on clean calibration images.
     pub target_null_rate: f64,
+    /// What the audit's detector may say of an image that is answered, if it is asked.
+    #[serde(default)]
+    pub detector: Option<DetectorLimits>,
     /// Outcomes on clean and on attacked test images.
     pub outcomes: Vec<AbstentionRow>,
     /// Risk-coverage curve on clean test images as (coverage, error among answered), at most 200 points.
@@ -460,6 +464,9 @@ pub struct AbstentionRow {
     pub wrong: u64,
     /// Answered null.
     pub null: u64,
+    /// Those of them that look perturbed to the detector.
+    #[serde(default)]
+    pub perturbed: u64,
 }
 
 /// Learning curve of one classifier.

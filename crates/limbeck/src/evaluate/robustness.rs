@@ -10,9 +10,9 @@ use super::risk_coverage::risk_coverage;
 use super::worst_case::Attempt;
 use crate::attack::{AttackConfig, Batches, craft};
 use crate::dataset::Dataset;
-use crate::distill::{Answer, NullCalibration, NullRule, UNCERTAINTIES, Uncertainty, measure_set, predict};
+use crate::distill::{Abstaining, Answer, NullCalibration, UNCERTAINTIES, Uncertainty};
 use crate::error::Result;
-use crate::network::{Model, TrainedClassifier};
+use crate::network::Model;
 use crate::progress::Progress;
 use crate::rng::Seed;
 use crate::tensors::{argmax, values};
@@ -146,14 +146,14 @@ pub fn right_under(model: &dyn Model, attacked: &AttackedSet) -> Result<Vec<bool
 
 /// The student's answers to attacked images, null among them.
 pub(super) fn answers_under(
-    (student, rule): (&TrainedClassifier, &NullRule),
+    student: Abstaining<'_>,
     attacked: &AttackedSet,
     progress: &dyn Progress,
 ) -> Result<Vec<Answer>> {
     let mut answers = Vec::new();
     for (images, _) in attacked.batches() {
         progress.check()?;
-        answers.extend(predict(student, rule, images)?);
+        answers.extend(student.answers(images)?);
     }
     Ok(answers)
 }
@@ -162,24 +162,24 @@ pub(super) fn answers_under(
 ///
 /// `attempts` were made on the images with these `labels`; those without answers, or crafted on another model, are left out.
 pub fn abstention(
-    student: &TrainedClassifier,
-    rule: &NullRule,
+    abstaining: Abstaining<'_>,
     test: &Dataset,
     (labels, attempts): (&[u32], &[Attempt]),
     (config, seed): (&KnowingRuleConfig, Seed),
     progress: &dyn Progress,
 ) -> Result<AbstentionSummary> {
+    let Abstaining { student, rule, .. } = abstaining;
     progress.task("dropout passes", "images");
     let of_student = UNCERTAINTIES.iter().filter(|(kind, ..)| kind.is_of(student.spec()));
     let (compared, words): (Vec<Uncertainty>, Vec<&str>) =
         of_student.map(|(kind, _, words, _)| (*kind, *words)).unzip();
-    let (answers, columns) = measure_set(student, rule, test, &compared, progress)?;
+    let (answers, columns) = abstaining.measure_set(test, &compared, progress)?;
     let truth: Vec<u32> = test.samples().iter().map(|sample| sample.label).collect();
     let mut outcomes = vec![outcome_row("clean", &answers, &truth)];
     outcomes.extend(attempts.iter().filter(|attempt| attempt.crafted_on.is_none()).filter_map(|attempt| {
         Some(outcome_row(&attempt.label(), attempt.outcomes.answers.as_ref()?, labels))
     }));
-    outcomes.extend(knowing_rule(student, rule, test, config, seed, progress)?);
+    outcomes.extend(knowing_rule(abstaining, test, config, seed, progress)?);
     let uncertainty: Vec<f64> = answers.iter().map(|answer| answer.uncertainty).collect();
     let correct: Vec<bool> =
         answers.iter().zip(&truth).map(|(answer, label)| answer.class == *label).collect();
@@ -196,6 +196,7 @@ pub fn abstention(
         passes: rule.passes as u32,
         threshold: rule.threshold,
         target_null_rate: rule.target_null_rate,
+        detector: rule.detector,
         outcomes,
         risk_coverage: curve,
         aurc,
@@ -204,10 +205,13 @@ pub fn abstention(
 
 /// How often a student is right, wrong and silent.
 pub(super) fn outcome_row(inputs: &str, answers: &[Answer], labels: &[u32]) -> AbstentionRow {
-    let mut row = AbstentionRow { inputs: inputs.to_owned(), right: 0, wrong: 0, null: 0 };
+    let mut row = AbstentionRow { inputs: inputs.to_owned(), right: 0, wrong: 0, null: 0, perturbed: 0 };
     for (answer, label) in answers.iter().zip(labels) {
         match (answer.null, answer.class == *label) {
-            (true, _) => row.null += 1,
+            (true, _) => {
+                row.null += 1;
+                row.perturbed += u64::from(answer.perturbed);
+            }
             (false, true) => row.right += 1,
             (false, false) => row.wrong += 1,
         }

@@ -121,7 +121,7 @@ mod tests {
     const LARGE: f64 = 0.03;
 
     fn answer(class: u32, null: bool) -> Answer {
-        Answer { class, probability: 1.0, uncertainty: 0.0, null }
+        Answer { class, probability: 1.0, uncertainty: 0.0, null, perturbed: false }
     }
 
     /// Outcomes of images labelled 0: `r`ight, `w`rong, null with the right class (`R`) and with a wrong one (`W`).

@@ -49,6 +49,7 @@ impl Model for Tempered<'_> {
 }
 
 /// An autoencoder's detection head as a model of one logit: the log-odds that an image was perturbed on purpose, `[batch, 1]`.
+#[derive(Clone, Copy)]
 pub struct DetectionHead<'a>(pub &'a TrainedAutoencoder);
 
 impl Model for DetectionHead<'_> {
@@ -64,13 +65,18 @@ impl Model for DetectionHead<'_> {
 }
 
 /// An autoencoder's reconstruction error as a model of one logit: ln of the mean over pixels and channels of (x − D(x))², `[batch, 1]`.
+#[derive(Clone, Copy)]
 pub struct ReconstructionError<'a>(pub &'a TrainedAutoencoder);
+
+impl ReconstructionError<'_> {
+    /// What is added to the error: an image that is its own reconstruction has a logarithm too, and a gradient.
+    pub const FLOOR: f64 = 1e-12;
+}
 
 impl Model for ReconstructionError<'_> {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
         let errors = images.clone() - self.0.reconstruct(images);
-        // An image that is its own reconstruction has a logarithm too, and a gradient.
-        errors.square().flatten::<2>(1, 3).mean_dim(1).add_scalar(1e-12).log()
+        errors.square().flatten::<2>(1, 3).mean_dim(1).add_scalar(Self::FLOOR).log()
     }
 
     fn device(&self) -> Device {

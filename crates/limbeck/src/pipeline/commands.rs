@@ -14,11 +14,11 @@ use crate::dataset::{
     Dataset, Edit, ImageSize, Location, Part, RewriteSummary, SampleId, decode_image, encode_png, rewrite,
     rewrite_all,
 };
-use crate::distill::{Answer, NullRule, predict};
+use crate::distill::{Abstaining, Answer, NullRule};
 use crate::error::{Error, Result};
 use crate::evaluate::results::{Check, ModelRow, Robustness};
 use crate::evaluate::{Source, Subject, Trials, accuracy, attack_set, examine, robustness};
-use crate::network::TrainedClassifier;
+use crate::network::{TrainedAutoencoder, TrainedClassifier};
 use crate::poison::{TruthManifest, TruthRow, poison};
 use crate::progress::Progress;
 use crate::purify::Knowledge;
@@ -276,7 +276,7 @@ pub fn evaluate_model(
         name: &name,
         trained_on: "unknown",
         classifier: &classifier,
-        rule: None,
+        abstaining: None,
         transfer: source.as_ref(),
         probed: true,
     };
@@ -289,10 +289,16 @@ fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+const STUDENT: &str = "student.safetensors";
+const NULL_RULE: &str = "null_rule.json";
+const AUTOENCODER: &str = "dae.safetensors";
+
 /// A distilled student with its null rule, as a run directory holds them.
 pub struct Student {
     classifier: TrainedClassifier,
     rule: NullRule,
+    /// Of a rule that asks the audit's detector.
+    autoencoder: Option<TrainedAutoencoder>,
 }
 
 /// The student's answer to one image file.
@@ -309,12 +315,19 @@ pub struct Prediction {
 }
 
 impl Student {
-    /// Reads `student.safetensors` and `null_rule.json` of a run directory.
+    /// Reads `student.safetensors` and `null_rule.json` of a run directory, and `dae.safetensors` where the rule asks the audit's detector.
     pub fn load(run: &Path, device: &Device) -> Result<Self> {
+        let rule: NullRule = read_json(&run.join(NULL_RULE))?;
+        let autoencoder = rule.detector.map(|_| TrainedAutoencoder::load(&run.join(AUTOENCODER), device));
         Ok(Self {
-            classifier: TrainedClassifier::load(&run.join("student.safetensors"), device)?,
-            rule: read_json(&run.join("null_rule.json"))?,
+            classifier: TrainedClassifier::load(&run.join(STUDENT), device)?,
+            autoencoder: autoencoder.transpose()?,
+            rule,
         })
+    }
+
+    fn abstaining(&self) -> Abstaining<'_> {
+        Abstaining { student: &self.classifier, rule: &self.rule, autoencoder: self.autoencoder.as_ref() }
     }
 
     /// The null rule.
@@ -327,10 +340,13 @@ impl Student {
         &self.classifier.spec().classes
     }
 
-    /// Writes student and rule to another folder.
+    /// Writes student and rule to another folder, with the autoencoder that the rule asks.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        self.classifier.save(&folder.join("student.safetensors"))?;
-        write_json(&folder.join("null_rule.json"), &self.rule)
+        self.classifier.save(&folder.join(STUDENT))?;
+        if let Some(autoencoder) = &self.autoencoder {
+            autoencoder.save(&folder.join(AUTOENCODER))?;
+        }
+        write_json(&folder.join(NULL_RULE), &self.rule)
     }
 
     /// Answers image files, and every image file below folders, in the order of their paths within each argument.
@@ -356,7 +372,7 @@ impl Student {
                 [chunk.len(), 3, height, width],
                 &crate::network::Model::device(&self.classifier),
             );
-            for (file, answer) in chunk.iter().zip(predict(&self.classifier, &self.rule, images)?) {
+            for (file, answer) in chunk.iter().zip(self.abstaining().answers(images)?) {
                 let label = (!answer.null).then_some(answer.class);
                 let class = label.and_then(|label| self.classes().get(label as usize).cloned());
                 predictions.push(Prediction { path: file.clone(), label, class, answer });

@@ -67,7 +67,7 @@ pub struct DataConfig {
     pub trusted: String,
     /// Shares of each class that are trusted, held out and tested on.
     pub split: SplitConfig,
-    /// At most this many images of each class, the first in the order of the set; 0 = all. For quick trials.
+    /// At most this many images of each class, evenly spaced in the order of the set; 0 = all. For quick trials.
     pub limit_per_class: usize,
 }
 

@@ -1,13 +1,15 @@
 //! The stages of distillation: teacher, soft labels, student, null rule.
 
-use super::audit::Purified;
+use super::audit::{Audit, Purified};
 use super::config::ClassifierSection;
+use super::findings::TRUSTED_SCORES;
 use super::run::Run;
 use super::stages::{Made, Teaching, Trained};
 use crate::artefact::{read_json, write_json};
-use crate::distill::{NullRule, SoftLabels, StudentLesson};
+use crate::distill::{DetectorLimits, NullRule, SoftLabels, StudentLesson};
 use crate::error::Result;
 use crate::network::TrainedClassifier;
+use crate::purify::{ScoreKind, TrustedScores};
 use crate::train::{RobustDistillation, Targets};
 
 impl Run<'_> {
@@ -99,14 +101,18 @@ impl Run<'_> {
         )
     }
 
+    /// Calibrates when the student answers null; its detector, where there was an `audit`, on the scores that this wrote of the trusted images.
     pub(super) fn null_rule(
         &mut self,
         purified: &Purified,
         student: &Made<Trained<TrainedClassifier>>,
         soft_labels: &Made<SoftLabels>,
+        audit: Option<&Audit>,
     ) -> Result<Made<NullRule>> {
         let config = self.config.abstention;
-        let key = self.key("null-rule", &config, &[&student.key, &soft_labels.key]);
+        let audit = audit.filter(|_| config.detector_rate > 0.0);
+        let audited = audit.map_or("", |audit| &audit.key);
+        let key = self.key("null-rule", &config, &[&student.key, &soft_labels.key, audited]);
         let file = "null_rule.json";
         self.stage("null-rule", &key, &[file], |run, _| {
             let rule = NullRule::calibrate(
@@ -117,7 +123,12 @@ impl Run<'_> {
                 run.config.seed,
                 run.progress,
             )?;
-            write_json(&run.path(file), &rule)
+            let detector = audit.map(|_| {
+                let trusted = |kind| TrustedScores::read_column(&run.path(TRUSTED_SCORES), kind);
+                let (log_odds, errors) = (trusted(ScoreKind::Head)?, trusted(ScoreKind::Mse)?);
+                DetectorLimits::fit(log_odds, &errors, config.detector_rate)
+            });
+            write_json(&run.path(file), &NullRule { detector: detector.transpose()?, ..rule })
         })?;
         Ok(Made { value: read_json(&self.path(file))?, key })
     }

@@ -9,7 +9,7 @@ use super::stages::{Made, Poison, Trained};
 use crate::artefact::{read_json, write_atomically, write_json};
 use crate::attack::AttackConfig;
 use crate::dataset::Dataset;
-use crate::distill::NullRule;
+use crate::distill::{Abstaining, NullRule};
 use crate::error::{Error, Result};
 use crate::evaluate::results::{
     ClassifierCurve, ClassifierEpoch, DatasetSummary, Evaluation, HeldOutDetection, ModelRow, PatchSummary,
@@ -78,6 +78,11 @@ impl Run<'_> {
             ("student", for_student.as_str(), &student.value.network, &student.value.epochs),
         ]);
         let backdoor = self.backdoor(sets, poison)?;
+        let abstaining = Abstaining {
+            student: &student.value.network,
+            rule: &null_rule.value,
+            autoencoder: Some(&dae.value.network),
+        };
         let trials = Trials {
             test: &sets.test,
             attacked: &attacked_test,
@@ -92,7 +97,7 @@ impl Run<'_> {
                 name,
                 trained_on,
                 classifier,
-                rule: deployed.then_some(&null_rule.value),
+                abstaining: deployed.then_some(abstaining),
                 transfer: on_undefended.as_ref().filter(|_| deployed),
                 probed: deployed,
             };
@@ -166,8 +171,7 @@ impl Run<'_> {
             )?,
             controls: self.control_rows(finished, &models, &backdoor)?,
             abstention: abstention(
-                &student.value.network,
-                &null_rule.value,
+                abstaining,
                 &sets.test,
                 (&attacked_labels, on_student),
                 (&config.knowing_rule, self.seed("knowing the null rule")),

@@ -127,7 +127,7 @@ impl<'a> Run<'a> {
         let teacher = self.teacher(&purified)?;
         let soft_labels = self.soft_labels(&purified, &teacher)?;
         let student = self.student(&purified, &teacher, &soft_labels)?;
-        let null_rule = self.null_rule(&purified, &student, &soft_labels)?;
+        let null_rule = self.null_rule(&purified, &student, &soft_labels, Some(&audit))?;
         if goal < Goal::Evaluate {
             return Ok(outcome);
         }
@@ -160,7 +160,7 @@ impl<'a> Run<'a> {
         let teacher = self.teacher(&unfiltered)?;
         let soft_labels = self.soft_labels(&unfiltered, &teacher)?;
         let student = self.student(&unfiltered, &teacher, &soft_labels)?;
-        self.null_rule(&unfiltered, &student, &soft_labels)?;
+        self.null_rule(&unfiltered, &student, &soft_labels, None)?;
         Ok(())
     }
 

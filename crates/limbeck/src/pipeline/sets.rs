@@ -163,18 +163,54 @@ fn merged(first: &[usize], second: &[usize]) -> (Vec<usize>, Vec<usize>, Vec<usi
     (all.iter().map(|(index, _)| *index).collect(), positions(true), positions(false))
 }
 
-/// The first `most` images of each class, in the order of the set; 0 = all.
+/// At most `most` images of each class, evenly spaced in the order of the set; 0 = all.
+///
+/// Sets come sorted, often by track or by patient: the first images of a class would be those of a few objects.
 pub(super) fn limited(set: &Dataset, most: usize) -> Dataset {
     if most == 0 {
         return set.clone();
     }
-    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    let mut images: BTreeMap<u32, usize> = BTreeMap::new();
+    for sample in set.samples() {
+        *images.entry(sample.label).or_default() += 1;
+    }
+    let mut seen: BTreeMap<u32, usize> = BTreeMap::new();
     let kept: Vec<usize> = (0..set.len())
         .filter(|&index| {
-            let count = counts.entry(set.samples()[index].label).or_default();
-            *count += 1;
-            *count <= most
+            let label = set.samples()[index].label;
+            let (images, seen) = (images[&label], seen.entry(label).or_default());
+            *seen += 1;
+            let kept_of_first = |count: usize| count * most.min(images) / images;
+            kept_of_first(*seen) > kept_of_first(*seen - 1)
         })
         .collect();
     set.subset(&kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::blocks;
+
+    #[test]
+    fn a_limit_takes_images_from_all_over_each_class() {
+        // Classes 0 and 1 take turns.
+        let kept = limited(&blocks(20, 2, 1), 4);
+        let mut paths: Vec<&str> = kept.samples().iter().map(|sample| sample.path.as_str()).collect();
+        let mut expected: Vec<String> = [2, 4, 7, 9]
+            .into_iter()
+            .flat_map(|turn| [0, 1].map(|class| format!("image-{}", 2 * turn + class)))
+            .collect();
+        paths.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(paths, expected);
+    }
+
+    #[test]
+    fn a_limit_that_no_class_reaches_keeps_all() {
+        let set = blocks(20, 2, 1);
+        for most in [0, 10, 100] {
+            assert_eq!(limited(&set, most).content_hash(), set.content_hash(), "{most}");
+        }
+    }
 }

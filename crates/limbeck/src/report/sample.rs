@@ -1,5 +1,6 @@
 //! A synthetic evaluation for tests: 43 classes, 1,500 images, curves of a plausible shape. Nothing here was measured.
 
+use crate::distill::DetectorLimits;
 use crate::evaluate::results::*;
 use crate::purify::Knowledge;
 
@@ -371,9 +372,20 @@ fn shield() -> ShieldSummary {
 }
 
 fn abstention() -> AbstentionSummary {
-    let row =
-        |inputs: &str, right, wrong, null| AbstentionRow { inputs: inputs.to_owned(), right, wrong, null };
+    let row = |inputs: &str, right, wrong, null| AbstentionRow {
+        inputs: inputs.to_owned(),
+        right,
+        wrong,
+        null,
+        perturbed: null / 3,
+    };
     AbstentionSummary {
+        detector: Some(DetectorLimits {
+            log_odds: 0.7,
+            log_error: -13.5,
+            target_null_rate: 0.02,
+            trusted_images: 310,
+        }),
         uncertainty: "KL to the class reference".to_owned(),
         calibration_images: 240,
         guaranteed: true,

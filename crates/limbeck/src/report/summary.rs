@@ -83,6 +83,8 @@ struct Abstention<'a> {
     right: Rate,
     wrong: Rate,
     null: Rate,
+    /// Null, and looking perturbed to the detector.
+    perturbed: Rate,
     /// Answered at all.
     coverage: Rate,
     /// Right among the answered.
@@ -228,6 +230,7 @@ impl<'a> Abstention<'a> {
             right: of_all(row.right),
             wrong: of_all(row.wrong),
             null: of_all(row.null),
+            perturbed: of_all(row.perturbed),
             coverage: of_all(answered),
             answered: Rate { successes: row.right, trials: answered },
             not_wrong: of_all(row.right.saturating_add(row.null)),
@@ -306,7 +309,8 @@ mod tests {
 
     #[test]
     fn null_counts_as_an_error_or_not() {
-        let rates = AbstentionRow { inputs: "clean".to_owned(), right: 70, wrong: 10, null: 20 };
+        let rates =
+            AbstentionRow { inputs: "clean".to_owned(), right: 70, wrong: 10, null: 20, perturbed: 5 };
         let rates = Abstention::of(&rates);
         assert_eq!(rates.right.share(), Some(0.7));
         assert_eq!(rates.not_wrong.share(), Some(0.9));

@@ -254,7 +254,7 @@ impl Default for VectorConfig {
                 temperature: 20.0,
                 crafting: CraftingConfig { eps: 0.03, steps: 5, ..CraftingConfig::default() },
             },
-            abstention: AbstentionConfig::default(),
+            abstention: AbstentionConfig { detector_rate: 0.0, ..AbstentionConfig::default() },
             interval: IntervalConfig { miss: 0.1 },
             evaluate: VectorEvaluate {
                 attacks: RADII.into_iter().flat_map(of_radius).collect(),
@@ -300,6 +300,10 @@ impl VectorConfig {
         if self.abstention.uncertainty == Uncertainty::Outlier {
             let expected = "another uncertainty: no network of vectors has an outlier class";
             return Err(Error::config("abstention.uncertainty", "outlier", expected));
+        }
+        if self.abstention.detector_rate > 0.0 {
+            let expected = "0: the students of vectors do not ask the detector";
+            return Err(Error::config("abstention.detector_rate", self.abstention.detector_rate, expected));
         }
         if !(self.interval.miss > 0.0 && self.interval.miss < 1.0) {
             return Err(Error::config("interval.miss", self.interval.miss, "a share in (0, 1)"));
@@ -492,6 +496,7 @@ mod tests {
             "audit.folds=1",
             "distill.temperature=0.5",
             "abstention.uncertainty=outlier",
+            "abstention.detector_rate=0.02",
             "interval.miss=0",
             "evaluate.resamples=3",
             "poison.fraction=2",
