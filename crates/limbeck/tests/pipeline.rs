@@ -203,6 +203,11 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
 
     // The student answers files, and only files that are images.
     let student = Student::load(&straight, &limbeck::device("flex").expect("the CPU")).expect("a student");
+    let detector = student.rule().detector.expect("the audit's detector is asked");
+    assert_eq!((detector.trusted_images as u64, results.abstention.detector), (trusted, Some(detector)));
+    let outcomes = &results.abstention.outcomes;
+    assert!(outcomes.iter().any(|row| row.inputs.ends_with("avoiding null, detector unknown")));
+    assert!(outcomes.iter().all(|row| row.perturbed <= row.null));
     let error = student.predict(&[straight.join("config.toml")], &Silent).expect_err("no image").to_string();
     assert!(error.contains("config.toml") && error.contains("expected"), "{error}");
 }
@@ -266,6 +271,7 @@ fn every_way_of_distilling_makes_its_own_student_and_the_first_comes_back_to_the
         run.distil_as_it_is().unwrap_or_else(|error| panic!("{method}: {error}"));
         let loaded = Student::load(folder.path(), &device).expect("a student with its null rule");
         assert!(loaded.rule().threshold.is_finite(), "{method}");
+        assert_eq!(loaded.rule().detector, None, "without an audit there is no detector to ask");
         std::fs::read(folder.path().join("student.safetensors")).expect("a student")
     };
     let mut students: Vec<Vec<u8>> = TABLE.iter().map(|row| student(row.name, "none")).collect();

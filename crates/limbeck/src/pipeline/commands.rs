@@ -317,13 +317,10 @@ pub struct Prediction {
 impl Student {
     /// Reads `student.safetensors` and `null_rule.json` of a run directory, and `dae.safetensors` where the rule asks the audit's detector.
     pub fn load(run: &Path, device: &Device) -> Result<Self> {
+        let classifier = TrainedClassifier::load(&run.join(STUDENT), device)?;
         let rule: NullRule = read_json(&run.join(NULL_RULE))?;
         let autoencoder = rule.detector.map(|_| TrainedAutoencoder::load(&run.join(AUTOENCODER), device));
-        Ok(Self {
-            classifier: TrainedClassifier::load(&run.join(STUDENT), device)?,
-            autoencoder: autoencoder.transpose()?,
-            rule,
-        })
+        Ok(Self { classifier, rule, autoencoder: autoencoder.transpose()? })
     }
 
     fn abstaining(&self) -> Abstaining<'_> {

@@ -19,6 +19,8 @@ mod panel;
 #[cfg(test)]
 pub(crate) mod sample;
 mod search;
+#[cfg(test)]
+mod sound;
 mod summary;
 #[cfg(test)]
 mod tests;

@@ -54,8 +54,14 @@ pub(super) fn audit(
 ) -> Result<Judgement> {
     check_rule(config.rule, trusted.len())?;
     let all = audited.joined(trusted);
-    let folds = Folds::train(&all, config.folds, spec, school, seed)?;
-    let labels = folds.scores(&all)?;
+    let mut folds = Folds::train(&all, |_| true, config.folds, spec, school, seed)?;
+    let mut labels = folds.scores(&all)?;
+    for round in 1..config.rounds {
+        let limit = usual_limit(&labels[audited.len()..], config.rule)?;
+        let teaches = |row: usize| row >= audited.len() || labels[row] <= limit;
+        folds = Folds::train(&all, teaches, config.folds, spec, school, seed.step(round))?;
+        labels = folds.scores(&all)?;
+    }
     let shown = show(autoencoder, &all)?;
     let read_in_reconstruction = folds.scores(&all.with_values(shown.reconstructions.clone()))?;
     let scores: Vec<RowScores> =
@@ -85,10 +91,13 @@ pub(super) fn audit(
 fn reading_limit(of_trusted: &[f64], answers: &Answers, rule: Rule) -> Result<f64> {
     match answers {
         Answers::Classes(..) => Ok(0.0),
-        Answers::Values(..) => {
-            Ok(Threshold::infer(&CalibrationScores::new(of_trusted.to_vec())?, rule)?.value())
-        }
+        Answers::Values(..) => usual_limit(of_trusted, rule),
     }
+}
+
+/// The label score that is still usual of trusted rows.
+fn usual_limit(of_trusted: &[f64], rule: Rule) -> Result<f64> {
+    Ok(Threshold::infer(&CalibrationScores::new(of_trusted.to_vec())?, rule)?.value())
 }
 
 fn check_rule(rule: Rule, trusted: usize) -> Result<()> {

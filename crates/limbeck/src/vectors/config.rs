@@ -169,6 +169,9 @@ pub struct DamageWeights {
 pub struct VectorAudit {
     /// Networks that score the rows they did not learn from (5: the usual number of folds; Northcutt 2021 use 4).
     pub folds: usize,
+    /// Rounds of such networks, each taught without the audited rows that the round before contradicted more than `rule` lets trusted rows be: wrong targets that are learnt
+    /// from make others look right.
+    pub rounds: usize,
     /// How the threshold is fitted on trusted rows.
     pub rule: Rule,
 }
@@ -248,7 +251,7 @@ impl Default for VectorConfig {
                 head_weight: 2.0,
                 train: training(80, 0.003),
             },
-            audit: VectorAudit { folds: 5, rule: Rule::default() },
+            audit: VectorAudit { folds: 5, rounds: 3, rule: Rule::default() },
             distill: VectorDistill {
                 method: VectorMethod::Defensive,
                 temperature: 20.0,
@@ -290,6 +293,9 @@ impl VectorConfig {
         self.dae.check()?;
         if !(2..=100).contains(&self.audit.folds) {
             return Err(Error::config("audit.folds", self.audit.folds, "2 to 100 folds"));
+        }
+        if !(1..=10).contains(&self.audit.rounds) {
+            return Err(Error::config("audit.rounds", self.audit.rounds, "1 to 10 rounds"));
         }
         let temperature = self.distill.temperature;
         if !(temperature.is_finite() && temperature >= 1.0) {
@@ -494,6 +500,7 @@ mod tests {
             "dae.eps=[2.0]",
             "dae.head_weight=-1",
             "audit.folds=1",
+            "audit.rounds=0",
             "distill.temperature=0.5",
             "abstention.uncertainty=outlier",
             "abstention.detector_rate=0.02",

@@ -25,9 +25,10 @@ pub(super) struct Folds {
 }
 
 impl Folds {
-    /// Trains a predictor for each of `count` folds of `rows`; no more folds than rows.
+    /// Trains a predictor for each of `count` folds of `rows`, of which those that do not `teach` are only dealt; no more folds than rows.
     pub(super) fn train(
         rows: &VectorSet,
+        teaches: impl Fn(usize) -> bool,
         count: usize,
         spec: &MlpSpec,
         school: School<'_>,
@@ -36,8 +37,8 @@ impl Folds {
         let fold_of = dealt(rows.len(), count.min(rows.len()), seed);
         let models = (0..count.min(rows.len()))
             .map(|fold| {
-                let teachers: Vec<usize> = (0..rows.len()).filter(|&row| fold_of[row] != fold).collect();
-                let teachers = rows.subset(&teachers);
+                let others = (0..rows.len()).filter(|&row| fold_of[row] != fold);
+                let teachers = rows.subset(&others.filter(|&row| teaches(row)).collect::<Vec<_>>());
                 let lesson = Lesson { rows: &teachers, taught: None, adversarial: None };
                 let task = format!("training on all folds but {} of {count}", fold + 1);
                 train_mlp(spec.clone(), lesson, school, seed.step(fold), &task)
@@ -114,7 +115,7 @@ mod tests {
         let mut train = VectorConfig::default().network.train;
         (train.epochs, train.batch) = (200, 8);
         let school = School { train: &train, device: &Device::flex(), progress: &Silent };
-        let folds = Folds::train(&set, 4, &spec, school, Seed::new(1)).expect("trained");
+        let folds = Folds::train(&set, |_| true, 4, &spec, school, Seed::new(1)).expect("trained");
         let score = folds.scores(&set).expect("scored")[11];
         assert!(score > 3.0, "it was learnt from: off by {score} of 6 alone");
     }
