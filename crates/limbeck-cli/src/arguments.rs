@@ -64,7 +64,7 @@ pub(crate) enum Command {
     Train(TrainArguments),
     /// Search for better settings of the autoencoder
     Tune(TuneArguments),
-    /// Ask a run's student about images
+    /// Ask a run's student about images, or about the rows of tables
     Predict(PredictArguments),
     /// Do it all for a table of numbers: audit, purify, distil, attack, report
     Vectors(Box<VectorsArguments>),
@@ -295,12 +295,14 @@ pub(crate) struct TuneArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  limbeck predict runs/photos new.png more-photos/ --json")]
+#[command(after_help = "Examples:\n  \
+                        limbeck predict runs/photos new.png more-photos/ --json\n  \
+                        limbeck predict beams new-beams.csv")]
 pub(crate) struct PredictArguments {
-    /// A run directory with a student
+    /// A run directory with a student, of images or of `limbeck vectors`
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) run: PathBuf,
-    /// Image files, or folders with image files
+    /// Image files, or folders with image files; of `limbeck vectors`, tables with its feature columns
     #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) paths: Vec<PathBuf>,
     #[command(flatten)]

@@ -14,7 +14,7 @@ use limbeck::evaluate::results::Evaluation;
 use limbeck::pipeline::{self, ByHand, Goal, Outcome, Preset, Run, RunConfig, Student};
 use limbeck::speed;
 use limbeck::tune::{Space, TuneConfig, tune as search};
-use limbeck::vectors::run_vectors;
+use limbeck::vectors::{VectorStudent, run_vectors};
 use serde_json::json;
 
 use crate::arguments::{
@@ -242,12 +242,26 @@ fn tune(arguments: &TuneArguments) -> anyhow::Result<()> {
 
 fn predict(arguments: &PredictArguments) -> anyhow::Result<()> {
     let PredictArguments { run, paths, session } = arguments;
+    if VectorStudent::is_at(run) {
+        return predict_rows(arguments);
+    }
     let predictions = with_console(session, None, |console| {
         Student::load(run, &limbeck::device(&session.device)?)?.predict(paths, console)
     })?;
     print(&match session.json {
-        true => output::prediction_lines(&predictions)?,
+        true => output::json_lines(&predictions)?,
         false => output::predictions(&predictions),
+    })
+}
+
+fn predict_rows(arguments: &PredictArguments) -> anyhow::Result<()> {
+    let PredictArguments { run, paths, session } = arguments;
+    let student = VectorStudent::load(run, &limbeck::device(&session.device)?)?;
+    let answers =
+        paths.iter().map(|table| student.predict(table)).collect::<limbeck::Result<Vec<_>>>()?.concat();
+    print(&match session.json {
+        true => output::json_lines(&answers)?,
+        false => output::row_answers(&answers),
     })
 }
 

@@ -24,7 +24,7 @@ pub(crate) use search::search;
 pub(crate) use seeds::seeds;
 pub(crate) use speed::{SpeedRow, speed_lines, speed_table};
 use table::Table;
-pub(crate) use vectors::vectors;
+pub(crate) use vectors::{row_answers, vectors};
 
 /// Colours; [`print`] leaves them out where they are not wanted (`NO_COLOR`, `CLICOLOR`, no terminal).
 pub(crate) mod style {
@@ -75,10 +75,10 @@ fn answer(prediction: &Prediction) -> String {
     }
 }
 
-/// Answers as JSON, one object a line.
-pub(crate) fn prediction_lines(predictions: &[Prediction]) -> anyhow::Result<String> {
-    predictions.iter().try_fold(String::new(), |lines, prediction| {
-        let line = serde_json::to_string(prediction).context("cannot write an answer as JSON")?;
+/// Values as JSON, one object a line.
+pub(crate) fn json_lines(values: &[impl Serialize]) -> anyhow::Result<String> {
+    values.iter().try_fold(String::new(), |lines, value| {
+        let line = serde_json::to_string(value).context("cannot write an answer as JSON")?;
         Ok(lines + &line + "\n")
     })
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use limbeck::vectors::results::{Quality, VectorResults};
-use limbeck::vectors::vector_findings;
+use limbeck::vectors::{Quantity, RowAnswer, RowContent, vector_findings};
 
 use super::table::Table;
 use super::{interval, share};
@@ -23,6 +23,29 @@ pub(crate) fn vectors(results: &VectorResults, out: &Path) -> String {
     let [ledger, report] = ["ledger.csv", "report.html"].map(|file| out.join(file));
     let findings = vector_findings(results).join("\n");
     format!("{findings}\n\n{table}\nledger: {}\nreport: {}\n", ledger.display(), report.display())
+}
+
+/// Answers to rows as a table.
+pub(crate) fn row_answers(answers: &[RowAnswer]) -> String {
+    let mut table = Table::new(["path", "row", "answer", "uncertainty"]).right(1).right(3);
+    for answer in answers {
+        let says = match (&answer.answer, answer.null) {
+            (_, true) => "null".to_owned(),
+            (RowContent::Class(name), false) => name.clone(),
+            (RowContent::Quantities(quantities), false) => {
+                quantities.iter().map(quantity).collect::<Vec<_>>().join(", ")
+            }
+        };
+        let (path, row) = (answer.path.display().to_string(), answer.row.to_string());
+        table.row([path, row, says, format!("{:.4}", answer.uncertainty)]);
+    }
+    table.to_string()
+}
+
+fn quantity(quantity: &Quantity) -> String {
+    let Quantity { name, value, interval } = quantity;
+    let interval = interval.map_or(String::new(), |[low, high]| format!(" ({low:.4} to {high:.4})"));
+    format!("{name} {value:.4}{interval}")
 }
 
 /// A figure with its 95 % interval.

@@ -92,9 +92,12 @@ impl VectorNull {
 
     /// Whether each row is answered null.
     pub(super) fn nulls(&self, student: &TrainedMlp, set: &VectorSet) -> Result<Vec<bool>> {
-        let threshold = self.threshold.unwrap_or(NEVER);
-        let is_null = |uncertainty: f64| uncertainty > threshold || uncertainty.is_nan();
-        Ok(self.uncertainties(student, set)?.into_iter().map(is_null).collect())
+        Ok(self.uncertainties(student, set)?.into_iter().map(|found| self.is_null(found)).collect())
+    }
+
+    /// Whether a row of such an uncertainty is answered null.
+    pub(super) fn is_null(&self, uncertainty: f64) -> bool {
+        uncertainty > self.threshold.unwrap_or(NEVER) || uncertainty.is_nan()
     }
 }
 

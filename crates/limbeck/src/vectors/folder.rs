@@ -8,6 +8,12 @@ use crate::error::{Error, Result};
 /// Says that a folder is one of ours.
 const MARKER: &str = "limbeck-vectors.json";
 
+/// The student.
+pub(super) const STUDENT: &str = "student.safetensors";
+
+/// Every figure, the null rule and the intervals among them.
+pub(super) const EVALUATION: &str = "evaluation.json";
+
 /// Files that a run may leave; those of an earlier run that this one does not write are removed.
 const FILES: [&str; 11] = [
     "config.toml",
@@ -18,8 +24,8 @@ const FILES: [&str; 11] = [
     "undefended.safetensors",
     "dae.safetensors",
     "teacher.safetensors",
-    "student.safetensors",
-    "evaluation.json",
+    STUDENT,
+    EVALUATION,
     "report.html",
 ];
 
@@ -27,6 +33,11 @@ const FILES: [&str; 11] = [
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
+    /// Whether a folder was written by `limbeck vectors`.
+    pub(super) fn is_ours(path: &Path) -> bool {
+        path.join(MARKER).is_file()
+    }
+
     /// Looks at a folder without changing anything; `inputs` are files that must outlive the run.
     ///
     /// # Errors
@@ -38,7 +49,7 @@ impl Folder {
             Err(error) => return Err(Error::io("read", path)(error)),
         };
         let is_occupied = entries.is_some_and(|mut entries| entries.next().is_some());
-        if is_occupied && !path.join(MARKER).is_file() {
+        if is_occupied && !Self::is_ours(path) {
             let expected = "a new or empty folder, or one of an earlier `limbeck vectors`";
             return Err(Error::data(path, "files that `limbeck vectors` did not write", expected));
         }

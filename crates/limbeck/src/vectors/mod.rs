@@ -35,6 +35,7 @@ mod measure;
 mod network;
 mod parquet_file;
 mod poison;
+mod predict;
 pub mod results;
 mod run;
 mod scale;
@@ -52,6 +53,7 @@ pub use config::{
 pub use doubt::VectorNull;
 pub use findings::vector_findings;
 pub use network::{Mlp, MlpSpec, TrainedMlp};
+pub use predict::{Quantity, RowAnswer, RowContent, VectorStudent};
 pub use run::run_vectors;
 pub use scale::{AnswerScale, InputScale};
 pub use squared_error::SquaredError;

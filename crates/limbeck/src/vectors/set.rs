@@ -33,6 +33,15 @@ impl VectorSet {
         })
     }
 
+    /// The rows of a table, whose answers are what is asked.
+    pub(super) fn asked(table: &Table, inputs: &InputScale) -> Self {
+        Self {
+            features: inputs.names.len(),
+            values: (0..table.rows()).flat_map(|row| inputs.scaled(table.values(row))).collect(),
+            answers: Answers::Values(Vec::new(), 0),
+        }
+    }
+
     /// From scaled rows of so many features, one after the other.
     #[cfg(test)]
     pub(super) fn new(features: usize, values: Vec<f32>, answers: Answers) -> Self {

@@ -70,6 +70,19 @@ pub(super) enum Cell {
 pub(super) type CellEdits = Option<Vec<(usize, Cell)>>;
 
 impl Original {
+    fn read(path: &Path) -> Result<Self> {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        let original = match ending.as_deref() {
+            Some("csv") => Self::Csv(CsvFile::read(path)?),
+            Some("parquet") => Self::Parquet(ParquetFile::read(path)?),
+            _ => return Err(Error::data(path, "another kind of file", "a table: .csv or .parquet")),
+        };
+        if original.rows() == 0 {
+            return Err(Error::data(path, "no data rows", "at least one"));
+        }
+        Ok(original)
+    }
+
     fn names(&self) -> Vec<String> {
         match self {
             Self::Csv(file) => file.names().to_vec(),
@@ -148,15 +161,7 @@ impl Table {
     /// # Errors
     /// Refuses by file, row and column whatever is not a table of finite numbers with its targets.
     pub fn read_part(path: &Path, columns: Columns<'_>) -> Result<Self> {
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-        let original = match ending.as_deref() {
-            Some("csv") => Original::Csv(CsvFile::read(path)?),
-            Some("parquet") => Original::Parquet(ParquetFile::read(path)?),
-            _ => return Err(Error::data(path, "another kind of file", "a table: .csv or .parquet")),
-        };
-        if original.rows() == 0 {
-            return Err(Error::data(path, "no data rows", "at least one"));
-        }
+        let original = Original::read(path)?;
         let names = original.names();
         check_names(path, &names, columns)?;
         let place = |name: &String| names.iter().position(|other| other == name);
@@ -167,6 +172,25 @@ impl Table {
             return Err(Error::data(path, "no column but targets and ignored ones", "at least one feature"));
         }
         Self::of(path.to_path_buf(), original, features, targets)
+    }
+
+    /// Reads these feature columns, in this order, of a table that may have others; it has no targets.
+    ///
+    /// # Errors
+    /// Names file and column of a feature that is not there, and by row and column what is no finite number.
+    pub fn read_features(path: &Path, names: &[String]) -> Result<Self> {
+        let original = Original::read(path)?;
+        let found = original.names();
+        check_names(path, &found, Columns { target: &[], ignore: &[] })?;
+        let place = |name: &String| {
+            let missing = || {
+                let columns = format!("columns {}", shortened(&found.join(", ")));
+                Error::data(path, columns, format!("the feature column `{name}`"))
+            };
+            found.iter().position(|other| other == name).ok_or_else(missing)
+        };
+        let features = names.iter().map(place).collect::<Result<_>>()?;
+        Self::of(path.to_path_buf(), original, features, Vec::new())
     }
 
     fn of(path: PathBuf, original: Original, features: Vec<usize>, targets: Vec<usize>) -> Result<Self> {

@@ -7,7 +7,7 @@ use limbeck::progress::Silent;
 use limbeck::purify::Verdict;
 use limbeck::rng::Seed;
 use limbeck::vectors::results::{CaseKind, ModelFigures, Quality, VectorResults};
-use limbeck::vectors::{TrainedMlp, VectorConfig, run_vectors};
+use limbeck::vectors::{RowContent, TrainedMlp, VectorConfig, VectorStudent, run_vectors};
 use rand::Rng as _;
 
 const FEATURES: usize = 12;
@@ -128,12 +128,22 @@ fn flipped_classes_are_found_and_the_purified_table_is_the_input_without_them() 
     let student =
         TrainedMlp::load(&out.join("student.safetensors"), &limbeck::device("flex").expect("the CPU"));
     assert_eq!(student.expect("a network").spec().answers.classes(), Some(3));
+
+    let student = VectorStudent::load(&out, &limbeck::device("flex").expect("the CPU")).expect("a student");
+    let answers = student.predict(&path).expect("answered");
+    let right =
+        answers.iter().zip(&rows).filter(|(answer, (_, y))| answer.answer == RowContent::Class(largest(y)));
+    assert!(right.count() > 900, "of 1200 rows");
+    assert!(answers.iter().zip(1..).all(|(answer, row)| answer.row == row));
+    // 2 % are asked for, by 60 rows.
+    assert!(answers.iter().filter(|answer| answer.null).count() < 96);
 }
 
 #[test]
 fn adversarial_training_of_a_regression_withstands_attacks_better_and_same_settings_give_the_same_bytes() {
     let folder = tempfile::tempdir().expect("a folder");
-    let path = table(folder.path(), &rows(600, 1), |y| format!("{:.5}", 10.0 + 5.0 * y[0]));
+    let (rows, target) = (rows(600, 1), |y: &[f64]| 10.0 + 5.0 * y[0]);
+    let path = table(folder.path(), &rows, |y| format!("{:.5}", target(y)));
     let set = [
         "network.train.epochs=20",
         "dae.train.epochs=3",
@@ -158,6 +168,29 @@ fn adversarial_training_of_a_regression_withstands_attacks_better_and_same_setti
     // 90 % are asked for: of 120 rows, by 60 others.
     assert!(intervals[0].coverage.share().expect("rows") > 0.78, "{intervals:?}");
     assert!(results.poison.is_none() && !outs[0].join("poison_truth.csv").exists());
+
+    // A stored student answers rows of a table without the target, whatever the order of its columns.
+    let student =
+        VectorStudent::load(&outs[0], &limbeck::device("flex").expect("the CPU")).expect("a student");
+    let turned = |cells: &str| cells.rsplit(',').skip(1).chain(["?"]).collect::<Vec<_>>().join(",") + "\n";
+    let text = std::fs::read_to_string(&path).expect("read");
+    let other = folder.path().join("other.csv");
+    std::fs::write(&other, text.lines().map(turned).collect::<String>()).expect("written");
+    let contents = |table: &Path| -> Vec<RowContent> {
+        student.predict(table).expect("answered").into_iter().map(|answer| answer.answer).collect()
+    };
+    let answers = contents(&path);
+    assert!(contents(&other) == answers, "another order of the columns, another answer");
+    let inside = answers.iter().zip(&rows).filter(|(content, (_, y))| {
+        let RowContent::Quantities(quantities) = content else { panic!("{content:?}") };
+        let [low, high] = quantities[0].interval.expect("calibrated");
+        assert!((high - low - 2.0 * intervals[0].half_width).abs() < 1e-9);
+        (low..=high).contains(&target(y))
+    });
+    assert!(inside.count() > 480, "of 600 rows");
+    std::fs::write(&other, text.replacen("x3", "z", 1)).expect("written");
+    let error = student.predict(&other).expect_err("no x3").to_string();
+    assert!(error.contains("other.csv") && error.contains("feature column `x3`"), "{error}");
 
     run(&path, &outs[1], &set);
     let files = |out: &Path| -> Vec<(String, Vec<u8>)> {
