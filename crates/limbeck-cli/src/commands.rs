@@ -75,10 +75,9 @@ fn purify(arguments: &PurifyArguments) -> anyhow::Result<()> {
 
 fn audited(job: &Job, goal: Goal, by_hand: ByHand) -> anyhow::Result<AuditSummary> {
     let config = job.settings.resolve(Some(&job.data.data), Preset::Audit)?;
-    let poisoned_share = config.poison.plan.fraction;
-    let outcome = in_run(&job.out, config, &job.session, |run| run.obey(by_hand).execute(goal))?;
+    let outcome = in_run(&job.out, config.clone(), &job.session, |run| run.obey(by_hand).execute(goal))?;
     let ledger = outcome.ledger.as_ref().context("the run made no ledger")?;
-    Ok(AuditSummary::of(ledger, &outcome, &job.out, poisoned_share))
+    Ok(AuditSummary::of(ledger, &outcome, &job.out, &config))
 }
 
 fn print_summary(summary: &AuditSummary, session: &Session) -> anyhow::Result<()> {

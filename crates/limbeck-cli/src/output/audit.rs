@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use limbeck::evaluate::results::VerdictCounts;
-use limbeck::pipeline::Outcome;
-use limbeck::purify::{Ledger, LedgerRow, Verdict};
+use limbeck::pipeline::{Outcome, RunConfig};
+use limbeck::purify::{Knowledge, Ledger, LedgerRow, Verdict};
 use serde::Serialize;
 
 use super::table::Table;
@@ -36,6 +36,8 @@ pub(crate) struct AuditSummary {
     /// The command that obeys the decisions.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    /// What suspicions were held against.
+    held_against: &'static str,
     #[serde(skip)]
     poisoned_share: f64,
 }
@@ -67,8 +69,8 @@ impl From<&LedgerRow> for Finding {
 }
 
 impl AuditSummary {
-    /// Of the ledger that lies in a run directory; `poisoned_share` is what the run's own attacker put in.
-    pub(crate) fn of(ledger: &Ledger, outcome: &Outcome, run: &Path, poisoned_share: f64) -> Self {
+    /// Of the ledger that lies in the directory of a run with this config.
+    pub(crate) fn of(ledger: &Ledger, outcome: &Outcome, run: &Path, config: &RunConfig) -> Self {
         let count = |verdict| ledger.rows.iter().filter(|row| row.verdict == verdict).count() as u64;
         let verdicts = VerdictCounts {
             keep: count(Verdict::Keep),
@@ -89,7 +91,8 @@ impl AuditSummary {
             decisions: run.join(outcome.decisions.as_deref().unwrap_or("decisions.csv")),
             purified: None,
             next: None,
-            poisoned_share,
+            held_against: held_against(config),
+            poisoned_share: config.poison.plan.fraction,
         }
     }
 
@@ -109,6 +112,16 @@ impl AuditSummary {
     }
 }
 
+fn held_against(config: &RunConfig) -> &'static str {
+    match (config.knowledge.setting, config.data.trusted.is_empty()) {
+        (Knowledge::Untrusted, _) => "images of the set that look usual, for none is trusted",
+        (Knowledge::Trusted | Knowledge::Oracle, false) => "the images that were named as trusted",
+        (Knowledge::Trusted | Knowledge::Oracle, true) => {
+            "a random part of the set, taken to be clean (--trusted names images that are, --untrusted trusts none)"
+        }
+    }
+}
+
 impl fmt::Display for AuditSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (style, verdicts) = (style::HEAD, self.verdicts);
@@ -125,6 +138,7 @@ impl fmt::Display for AuditSummary {
             "keep {}, reconstruct {}, discard {}",
             verdicts.keep, verdicts.reconstruct, verdicts.discard
         )?;
+        writeln!(f, "held against {}", self.held_against)?;
         if self.decided_by_hand > 0 {
             writeln!(f, "decided by hand: {}", images(self.decided_by_hand))?;
         }
@@ -177,6 +191,8 @@ fn figure(score: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use limbeck::pipeline::Preset;
+
     use super::*;
 
     fn row(path: &str, suspicion: f64, verdict: Verdict) -> LedgerRow {
@@ -206,7 +222,24 @@ mod tests {
     fn summary(poisoned_share: f64) -> AuditSummary {
         let decisions = Some("decisions-2.csv".to_owned());
         let outcome = Outcome { flagged: 2, decided: 1, decisions, ..Outcome::default() };
-        AuditSummary::of(&ledger(), &outcome, Path::new("run"), poisoned_share)
+        AuditSummary::of(&ledger(), &outcome, Path::new("run"), &config(poisoned_share, "trusted", ""))
+    }
+
+    fn config(poisoned_share: f64, knowledge: &str, trusted: &str) -> RunConfig {
+        let set = [
+            format!("poison.plan.fraction={poisoned_share}"),
+            format!("knowledge.setting={knowledge}"),
+            format!("data.trusted={trusted}"),
+        ];
+        RunConfig::resolve(Preset::Audit, None, &set).expect("known keys")
+    }
+
+    #[test]
+    fn a_random_part_is_not_passed_off_as_images_that_somebody_looked_at() {
+        let words = |knowledge, trusted| held_against(&config(0.0, knowledge, trusted));
+        assert!(words("trusted", "").contains("random part") && words("trusted", "").contains("--untrusted"));
+        assert_eq!(words("trusted", "checked"), "the images that were named as trusted");
+        assert!(words("untrusted", "").contains("none is trusted"));
     }
 
     #[test]
@@ -222,9 +255,10 @@ mod tests {
         let summary = summary(0.1).with_purified(Path::new("run"));
         let text = anstream::adapter::strip_str(&summary.to_string()).to_string();
         assert!(
-            text.starts_with("2 of 13 images flagged (15.4 %)\nkeep 11, reconstruct 1, discard 1\ndecided by hand: 1 image\n"),
+            text.starts_with("2 of 13 images flagged (15.4 %)\nkeep 11, reconstruct 1, discard 1\nheld against a random part of the set"),
             "{text}"
         );
+        assert!(text.contains("\ndecided by hand: 1 image\n"), "{text}");
         assert!(text.contains("poisoned 10.0 % of the set first"), "{text}");
         assert!(text.contains("b                    3  3.0000   0.0100  discard      why\n"), "{text}");
         assert!(text.contains("ledger.csv\npurified set: "), "{text}");
