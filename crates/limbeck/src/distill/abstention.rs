@@ -62,13 +62,14 @@ pub enum NullCalibration {
 }
 
 impl Default for AbstentionConfig {
+    /// Two clean images of a hundred, in equal parts for want of sureness and for looking perturbed.
     fn default() -> Self {
         Self {
             uncertainty: Uncertainty::default(),
             calibration: NullCalibration::default(),
             passes: 32,
-            null_rate: 0.02,
-            detector_rate: 0.02,
+            null_rate: 0.01,
+            detector_rate: 0.01,
         }
     }
 }

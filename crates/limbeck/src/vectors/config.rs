@@ -257,7 +257,11 @@ impl Default for VectorConfig {
                 temperature: 20.0,
                 crafting: CraftingConfig { eps: 0.03, steps: 5, ..CraftingConfig::default() },
             },
-            abstention: AbstentionConfig { detector_rate: 0.0, ..AbstentionConfig::default() },
+            abstention: AbstentionConfig {
+                null_rate: 0.02,
+                detector_rate: 0.0,
+                ..AbstentionConfig::default()
+            },
             interval: IntervalConfig { miss: 0.1 },
             evaluate: VectorEvaluate {
                 attacks: RADII.into_iter().flat_map(of_radius).collect(),
