@@ -89,7 +89,7 @@ impl<'a> Detector<'a> {
     }
 }
 
-/// How far, in logarithms of the uncertainty, from the threshold is safe: the passes of an attack are not rounded as those of an answer are.
+/// How far from a limit is safe, in logarithms of the uncertainty and in nats of the detector: the passes of an attack are not rounded as those of an answer are.
 const MARGIN: f64 = 1e-3;
 
 /// A model whose one logit is the negative of another's.

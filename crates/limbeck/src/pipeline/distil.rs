@@ -9,7 +9,7 @@ use crate::artefact::{read_json, write_json};
 use crate::distill::{DetectorLimits, NullRule, SoftLabels, StudentLesson};
 use crate::error::Result;
 use crate::network::TrainedClassifier;
-use crate::purify::{ScoreKind, TrustedScores};
+use crate::purify::{Knowledge, ScoreKind, TrustedScores};
 use crate::train::{RobustDistillation, Targets};
 
 impl Run<'_> {
@@ -110,7 +110,9 @@ impl Run<'_> {
         audit: Option<&Audit>,
     ) -> Result<Made<NullRule>> {
         let config = self.config.abstention;
-        let audit = audit.filter(|_| config.detector_rate > 0.0);
+        // Images that stand in for trusted ones were chosen by the detector's own scores: nothing can be promised by them.
+        let is_trusted = self.config.knowledge.setting != Knowledge::Untrusted;
+        let audit = audit.filter(|_| is_trusted && config.detector_rate > 0.0);
         let audited = audit.map_or("", |audit| &audit.key);
         let key = self.key("null-rule", &config, &[&student.key, &soft_labels.key, audited]);
         let file = "null_rule.json";
