@@ -201,7 +201,11 @@ impl Table {
         let mut values = Vec::with_capacity(original.rows() * features.len());
         for row in 0..original.rows() {
             for &column in &features {
-                let expected = "a finite number, or --ignore for a column that is no feature";
+                // A table without targets is one that is asked about: its features are the network's.
+                let expected = match targets.is_empty() {
+                    true => "a finite number",
+                    false => "a finite number, or --ignore for a column that is no feature",
+                };
                 let number = original.number(row, column);
                 values.push(number.map_err(|found| refused(row, column, found, expected))?);
             }
