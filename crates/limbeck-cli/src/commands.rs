@@ -1,5 +1,6 @@
 //! One function a command: resolve the settings, call the library, print what it says.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -91,15 +92,17 @@ fn distil(arguments: &DistilArguments) -> anyhow::Result<()> {
         true => run.distil_as_it_is(),
         false => run.execute(Goal::Distil).map(drop),
     })?;
-    let [student, rule] = ["student.safetensors", "null_rule.json"].map(|file| out.join(file));
+    let student = Student::load(out, &limbeck::device(&session.device)?)?;
+    let files = student.files().map(|(part, file)| (part, out.join(file)));
     print(&match session.json {
-        true => output::json(&json!({ "student": student, "null_rule": rule }))?,
-        false => format!(
-            "student: {}\nnull rule: {}\nask it: limbeck predict {} IMAGE...\n",
-            student.display(),
-            rule.display(),
-            out.display()
-        ),
+        true => output::json(&files.collect::<BTreeMap<_, _>>())?,
+        false => {
+            let mut lines: Vec<_> = files
+                .map(|(part, file)| format!("{}: {}\n", part.replace('_', " "), file.display()))
+                .collect();
+            lines.push(format!("ask it: limbeck predict {} IMAGE...\n", out.display()));
+            lines.concat()
+        }
     })
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Context;
-use limbeck::evaluate::results::{AbstentionRow, Evaluation, ModelRow, Rate, Statement};
+use limbeck::evaluate::results::{AbstentionSummary, Evaluation, ModelRow, Rate, Statement};
 use serde_json::Value;
 
 use super::robustness::{comparisons, failed_checks, worst_cases};
@@ -36,7 +36,7 @@ pub(crate) fn summary(evaluation: &Evaluation) -> String {
         comparisons(&evaluation.robustness.comparisons),
         failed_checks(&evaluation.checks),
         controls(evaluation),
-        answers(&evaluation.abstention.outcomes),
+        answers(&evaluation.abstention),
     ]
     .into_iter()
     .filter(|part| !part.is_empty())
@@ -146,14 +146,17 @@ fn controls(evaluation: &Evaluation) -> String {
     table.to_string()
 }
 
-fn answers(rows: &[AbstentionRow]) -> String {
-    let columns = ["student's answers to", "right", "wrong", "null", "for looking perturbed"];
-    let mut table = Table::new(columns).right(1).right(2).right(3).right(4);
-    for row in rows {
+/// The last column is of a rule that asks the audit's detector.
+fn answers(abstention: &AbstentionSummary) -> String {
+    const COLUMNS: [&str; 5] = ["student's answers to", "right", "wrong", "null", "for looking perturbed"];
+    let shown = if abstention.detector.is_some() { COLUMNS.len() } else { COLUMNS.len() - 1 };
+    let mut table =
+        (1..shown).fold(Table::of(COLUMNS[..shown].iter().map(ToString::to_string).collect()), Table::right);
+    for row in &abstention.outcomes {
         let trials = row.right + row.wrong + row.null;
-        let [right, wrong, null, perturbed] = [row.right, row.wrong, row.null, row.perturbed]
-            .map(|successes| share(Rate { successes, trials }));
-        table.row([row.inputs.clone(), right, wrong, null, perturbed]);
+        let counts = [row.right, row.wrong, row.null, row.perturbed];
+        let shares = counts.map(|successes| share(Rate { successes, trials }));
+        table.row([row.inputs.clone()].into_iter().chain(shares).take(shown).collect::<Vec<_>>());
     }
     table.to_string()
 }

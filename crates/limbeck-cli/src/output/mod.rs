@@ -135,9 +135,68 @@ fn images(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use limbeck::distill::Answer;
     use limbeck::evaluate::results::AttackedRate;
+    use limbeck::vectors::{Quantity, RowAnswer, RowContent};
 
     use super::*;
+
+    fn stripped(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn an_answer_names_its_class_or_says_why_it_is_null() {
+        let predicted = |class: Option<&str>, perturbed| Prediction {
+            path: PathBuf::from("a.png"),
+            label: class.map(|_| 0),
+            class: class.map(str::to_owned),
+            answer: Answer {
+                class: 0,
+                probability: 0.75,
+                uncertainty: 0.5,
+                null: class.is_none(),
+                perturbed,
+            },
+        };
+        let rows = [predicted(Some("stop"), false), predicted(None, false), predicted(None, true)];
+        let expected = "\
+path   answer                 probability  uncertainty
+a.png  stop                         0.750       0.5000
+a.png  null: unsure                 0.750       0.5000
+a.png  null: looks perturbed        0.750       0.5000
+";
+        assert_eq!(stripped(&predictions(&rows)), expected);
+    }
+
+    #[test]
+    fn the_answer_to_a_row_is_a_class_or_quantities_with_their_intervals_or_null() {
+        let quantity =
+            |interval| RowContent::Quantities(vec![Quantity { name: "y".into(), value: 1.5, interval }]);
+        let answered = |row, answer, null| RowAnswer {
+            path: PathBuf::from("t.csv"),
+            row,
+            null,
+            answer,
+            uncertainty: 0.25,
+        };
+        let rows = [
+            answered(9, RowContent::Class("left".into()), false),
+            answered(10, RowContent::Class("left".into()), true),
+            answered(11, quantity(None), false),
+            answered(12, quantity(Some([1.0, 2.0])), false),
+        ];
+        let expected = "\
+path   row  answer                       uncertainty
+t.csv    9  left                              0.2500
+t.csv   10  null                              0.2500
+t.csv   11  y 1.5000                          0.2500
+t.csv   12  y 1.5000 (1.0000 to 2.0000)       0.2500
+";
+        assert_eq!(stripped(&row_answers(&rows)), expected);
+    }
 
     #[test]
     fn durations_are_in_the_units_that_people_use() {
@@ -165,6 +224,6 @@ model.safetensors  accuracy  95 % interval  images
 clean                81.0 %   72.2 to 87.5     100
 fgsm eps 0.01         0.0 %    0.0 to 27.8      10
 ";
-        assert_eq!(anstream::adapter::strip_str(&model(&row)).to_string(), expected);
+        assert_eq!(stripped(&model(&row)), expected);
     }
 }

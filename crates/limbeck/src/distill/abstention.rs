@@ -45,7 +45,6 @@ pub struct AbstentionConfig {
     pub null_rate: f64,
     /// Share of clean images, beside these, that may be answered null because they look perturbed to the audit's detector; 0 = it is not asked. Without an
     /// audit there is none to ask.
-    #[serde(default)]
     pub detector_rate: f64,
 }
 
@@ -87,30 +86,32 @@ impl AbstentionConfig {
         Ok(())
     }
 
-    /// τ by the uncertainties of clean calibration images.
-    pub(crate) fn threshold(&self, uncertainties: Vec<f64>) -> Result<f64> {
+    /// τ by the uncertainties of clean calibration images; `None` where these are too few to promise anything.
+    pub(crate) fn threshold(&self, uncertainties: Vec<f64>) -> Result<Option<f64>> {
         match self.calibration {
             NullCalibration::Percentile => {
                 let rule = Rule::Percentile { percentile: 100.0 * (1.0 - self.null_rate), margin: 0.0 };
-                Ok(Threshold::infer(&CalibrationScores::new(uncertainties)?, rule)?.value())
+                Ok(Some(Threshold::infer(&CalibrationScores::new(uncertainties)?, rule)?.value()))
             }
             NullCalibration::Conformal => conformal_threshold(uncertainties, self.null_rate),
         }
     }
 }
 
-/// The smallest of these scores that one more score, exchangeable with them, is above with a probability of at most `rate`; [`NEVER`] where there is none.
-pub(super) fn conformal_threshold(scores: Vec<f64>, rate: f64) -> Result<f64> {
+/// The smallest of these scores that one more score, exchangeable with them, is above with a probability of at most `rate`; `None` where these are too few.
+pub(super) fn conformal_threshold(scores: Vec<f64>, rate: f64) -> Result<Option<f64>> {
     let scores = CalibrationScores::new(scores)?;
     // No rank of so few images is as rare as that.
     if rate < 1.0 / (scores.len() + 1) as f64 {
-        return Ok(NEVER);
+        return Ok(None);
     }
-    Ok(Threshold::infer(&scores, Rule::Fpr { fpr: rate })?.value())
+    Ok(Some(Threshold::infer(&scores, Rule::Fpr { fpr: rate })?.value()))
 }
 
-/// A threshold that no uncertainty exceeds.
-pub(crate) const NEVER: f64 = f64::MAX;
+/// Whether a score is above a limit, which nothing is if there is none; what is no number is above any.
+pub(crate) fn is_above(score: f64, limit: Option<f64>) -> bool {
+    score.is_nan() || limit.is_some_and(|limit| score > limit)
+}
 
 /// A student's answer to one image.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -144,8 +145,8 @@ pub struct NullRule {
     pub passes: usize,
     /// Seed of the thinned networks.
     pub seed: u64,
-    /// Null above this, τ.
-    pub threshold: f64,
+    /// Null above this, τ; `None` where the calibration images were too few to promise `target_null_rate`.
+    pub threshold: Option<f64>,
     /// Share of null that was asked for.
     pub target_null_rate: f64,
     /// Images that τ was calibrated on.
@@ -194,7 +195,7 @@ impl NullRule {
             temperature: calibrate_temperature(student, calibration, progress)?,
             passes: config.passes,
             seed,
-            threshold: NEVER,
+            threshold: None,
             target_null_rate: config.null_rate,
             calibration_images: calibration.len(),
             references: soft_labels.class_references(),
@@ -268,13 +269,12 @@ impl Abstaining<'_> {
         let decisive = column(&rule.uncertainty)?;
         let answer = |image: usize| {
             let (class, uncertainty, perturbed) = (classes[image], decisive[image], perturbed[image]);
-            let is_unsure = uncertainty > rule.threshold || uncertainty.is_nan();
             Answer {
                 class,
                 probability: f64::from(probabilities[image * spec.outputs() + class as usize]),
                 uncertainty,
                 // Where the outlier class wins, that is the student's answer.
-                null: is_unsure || winners[image] != class || perturbed,
+                null: is_above(uncertainty, rule.threshold) || winners[image] != class || perturbed,
                 perturbed,
             }
         };
@@ -384,7 +384,7 @@ mod tests {
         let config =
             AbstentionConfig { uncertainty: Uncertainty::Outlier, passes: 4, ..AbstentionConfig::default() };
         let rule = NullRule::calibrate(&student, &labels.expect("computed"), &set, &config, 1, &Silent);
-        let rule = NullRule { threshold: NEVER, ..rule.expect("calibrated") };
+        let rule = NullRule { threshold: None, ..rule.expect("calibrated") };
         let images = set.batch(&(0..60).collect::<Vec<_>>(), &student.device()).expect("a batch");
         let winners = argmax(student.logits(images.clone())).expect("logits");
         let answers = asked(&student, &rule).answers(images.clone()).expect("answered");
@@ -430,7 +430,7 @@ mod tests {
             for _ in 0..2_000 {
                 let mut draw = || -rng.random::<f64>().ln();
                 let threshold = config.threshold((0..99).map(|_| draw()).collect()).expect("finite");
-                null += usize::from(draw() > threshold);
+                null += usize::from(is_above(draw(), threshold));
             }
             let rate = null as f64 / 2_000.0;
             match calibration {
@@ -447,8 +447,8 @@ mod tests {
         let config = AbstentionConfig { null_rate: 0.05, ..AbstentionConfig::default() };
         let threshold =
             |images: usize| config.threshold((0..images).map(|i| i as f64).collect()).expect("finite");
-        assert_eq!(threshold(18), NEVER);
-        assert_eq!(threshold(19), 18.0, "none of 19 is above it, and one of 20 is");
+        assert_eq!(threshold(18), None);
+        assert_eq!(threshold(19), Some(18.0), "none of 19 is above it, and one of 20 is");
     }
 
     #[test]

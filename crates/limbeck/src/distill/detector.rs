@@ -9,7 +9,7 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::abstention::conformal_threshold;
+use super::abstention::{conformal_threshold, is_above};
 use crate::error::Result;
 use crate::network::{DetectionHead, Model, ReconstructionError, TrainedAutoencoder};
 use crate::tensors::values;
@@ -18,25 +18,28 @@ use crate::tensors::values;
 const LEVELS: f64 = 255.0;
 
 /// How suspicious an image may look that is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectorLimits {
-    /// Largest log-odds of the detection head ([`DetectionHead`]).
-    pub log_odds: f64,
-    /// Largest logarithm of the reconstruction error ([`ReconstructionError`]).
-    pub log_error: f64,
+    /// Largest log-odds of the detection head ([`DetectionHead`]); `None` where the trusted images were too few to promise `target_null_rate`.
+    pub log_odds: Option<f64>,
+    /// Largest logarithm of the reconstruction error ([`ReconstructionError`]); `None` likewise.
+    pub log_error: Option<f64>,
     /// Share of clean images that may be above either.
     pub target_null_rate: f64,
     /// Images that the limits were calibrated on.
     pub trusted_images: usize,
+    /// BLAKE3 of the file of the autoencoder that gave these scores: another one's mean something else.
+    pub autoencoder: String,
 }
 
 impl DetectorLimits {
-    /// From the log-odds and mean squared reconstruction errors of trusted images. Where these are too few to promise `null_rate`, nothing is above the limits.
+    /// From the log-odds and mean squared reconstruction errors that the autoencoder of this BLAKE3 gave trusted images. Where these are too few to promise
+    /// `null_rate`, there are no limits.
     ///
     /// # Errors
     /// Refuses no scores, and scores that are not finite.
-    pub fn fit(log_odds: Vec<f64>, errors: &[f64], null_rate: f64) -> Result<Self> {
+    pub fn fit(autoencoder: String, log_odds: Vec<f64>, errors: &[f64], null_rate: f64) -> Result<Self> {
         let trusted_images = log_odds.len();
         let log_errors = errors.iter().map(|error| (error + ReconstructionError::FLOOR).ln()).collect();
         Ok(Self {
@@ -44,6 +47,7 @@ impl DetectorLimits {
             log_error: conformal_threshold(log_errors, null_rate / 2.0)?,
             target_null_rate: null_rate,
             trusted_images,
+            autoencoder,
         })
     }
 
@@ -56,9 +60,8 @@ impl DetectorLimits {
         let images = images.mul_scalar(LEVELS).round().div_scalar(LEVELS);
         let log_odds = values(DetectionHead(autoencoder).logits(images.clone()))?;
         let log_errors = values(ReconstructionError(autoencoder).logits(images))?;
-        let is_below = |value: f32, limit: f64| f64::from(value) <= limit;
         let of = |(log_odds, log_error): (f32, f32)| {
-            !(is_below(log_odds, self.log_odds) && is_below(log_error, self.log_error))
+            is_above(log_odds.into(), self.log_odds) || is_above(log_error.into(), self.log_error)
         };
         Ok(log_odds.into_iter().zip(log_errors).map(of).collect())
     }
@@ -69,12 +72,14 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::distill::abstention::NEVER;
     use crate::distill::{Abstaining, AbstentionConfig, NullRule, SoftLabels};
     use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, TrainedClassifier};
     use crate::progress::Silent;
     use crate::rng::Seed;
     use crate::testing::{blocks, tiny_spec};
+
+    /// Of one score computed twice.
+    const SLACK: f64 = 1e-4;
 
     fn autoencoder() -> TrainedAutoencoder {
         let spec = AutoencoderSpec { kind: AutoencoderKind::Unet, width: 4, latent: 8, image_size: [8, 8] };
@@ -102,13 +107,14 @@ mod tests {
         // 99 images: 10 of 100 ranks for each of two scores that rise together, so that nine of the images lie above both tenths; the others do not matter.
         let log_odds: Vec<f64> = (0..99).map(f64::from).collect();
         let errors: Vec<f64> = (0..99).map(|i| f64::from(i) / 1e4).collect();
-        let limits = DetectorLimits::fit(log_odds, &errors, 0.2).expect("finite");
-        assert_eq!(limits.log_odds, 89.0);
-        assert!((limits.log_error - 0.0089_f64.ln()).abs() < 1e-6);
+        let fit = |log_odds, errors: &[f64], rate| DetectorLimits::fit("b3".into(), log_odds, errors, rate);
+        let limits = fit(log_odds, &errors, 0.2).expect("finite");
+        assert_eq!(limits.log_odds, Some(89.0));
+        assert!((limits.log_error.expect("a limit") - 0.0089_f64.ln()).abs() < 1e-6);
         assert_eq!((limits.target_null_rate, limits.trusted_images), (0.2, 99));
-        let few = DetectorLimits::fit(vec![0.0; 9], &[0.1; 9], 0.1).expect("finite");
-        assert_eq!((few.log_odds, few.log_error), (NEVER, NEVER), "no rank of ten is as rare as a twentieth");
-        assert!(DetectorLimits::fit(vec![f64::NAN], &[0.1], 0.1).is_err());
+        let few = fit(vec![0.0; 9], &[0.1; 9], 0.1).expect("finite");
+        assert_eq!((few.log_odds, few.log_error), (None, None), "no rank of ten is as rare as a twentieth");
+        assert!(fit(vec![f64::NAN], &[0.1], 0.1).is_err());
     }
 
     #[test]
@@ -119,12 +125,16 @@ mod tests {
         let config = AbstentionConfig { passes: 4, null_rate: 0.0, ..AbstentionConfig::default() };
         let rule = NullRule::calibrate(&student, &labels, &set, &config, 1, &Silent).expect("calibrated");
         let (log_odds, errors) = scores(&autoencoder, images.clone());
-        let limits = DetectorLimits::fit(log_odds.clone(), &errors, 0.4).expect("finite");
-        let rule = NullRule { detector: Some(limits), ..rule };
+        let mut limits = DetectorLimits::fit("b3".into(), log_odds.clone(), &errors, 0.4).expect("finite");
+        // A score that made a limit is not to be above it by a last digit.
+        for limit in [&mut limits.log_odds, &mut limits.log_error] {
+            *limit = limit.map(|limit| limit + SLACK);
+        }
+        let rule = NullRule { detector: Some(limits.clone()), ..rule };
         let asked = Abstaining { student: &student, rule: &rule, autoencoder: Some(&autoencoder) };
         let answers = asked.answers(images.clone()).expect("answered");
         for ((answer, log_odds), error) in answers.iter().zip(&log_odds).zip(&errors) {
-            let above = *log_odds > limits.log_odds || error.ln() > limits.log_error;
+            let above = is_above(*log_odds, limits.log_odds) || is_above(error.ln(), limits.log_error);
             assert_eq!((answer.null, answer.perturbed), (above, above), "{answer:?}");
         }
         let null = answers.iter().filter(|answer| answer.null).count();
@@ -142,10 +152,11 @@ mod tests {
         let (log_odds, errors) = scores(&autoencoder, images.clone());
         let most = |scores: &[f64]| scores.iter().copied().fold(f64::MIN, f64::max);
         let limits = DetectorLimits {
-            log_odds: most(&log_odds),
-            log_error: (most(&errors) * 1.0001).ln(),
+            log_odds: Some(most(&log_odds) + SLACK),
+            log_error: Some(most(&errors).ln() + SLACK),
             target_null_rate: 0.1,
             trusted_images: 8,
+            autoencoder: String::new(),
         };
         let nudged = images + 0.4 / LEVELS;
         assert_eq!(limits.exceeded_by(nudged, &autoencoder).expect("scored"), [false; 8]);

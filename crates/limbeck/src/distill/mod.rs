@@ -11,7 +11,7 @@ mod soft_labels;
 mod temperature;
 mod uncertainty;
 
-pub(crate) use abstention::NEVER;
+pub(crate) use abstention::is_above;
 pub use abstention::{Abstaining, AbstentionConfig, Answer, NullCalibration, NullRule};
 pub(crate) use config::StudentLesson;
 pub use config::{AdversarialNetworks, DistillConfig, Method, OutlierConfig, Row, TABLE};

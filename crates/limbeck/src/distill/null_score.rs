@@ -33,9 +33,9 @@ impl<'a> NullScore<'a> {
         Self { student, rule, passes, draws }
     }
 
-    /// The largest value that the rule does not answer null; infinite where it never answers null.
+    /// The largest value that the rule does not answer null; beyond every uncertainty where it never answers null.
     pub fn limit(&self) -> f64 {
-        (self.rule.threshold + FLOOR).ln()
+        (self.rule.threshold.unwrap_or(f64::MAX) + FLOOR).ln()
     }
 }
 

@@ -73,19 +73,21 @@ struct Attacker<'a> {
 /// The detector that a rule asks, as two models of one logit each with its limit.
 #[derive(Clone, Copy)]
 struct Detector<'a> {
-    limits: DetectorLimits,
+    limits: &'a DetectorLimits,
     head: DetectionHead<'a>,
     error: ReconstructionError<'a>,
 }
 
 impl<'a> Detector<'a> {
     fn of(abstaining: Abstaining<'a>) -> Option<Self> {
-        let (limits, autoencoder) = abstaining.rule.detector.zip(abstaining.autoencoder)?;
+        let (limits, autoencoder) = abstaining.rule.detector.as_ref().zip(abstaining.autoencoder)?;
         Some(Self { limits, head: DetectionHead(autoencoder), error: ReconstructionError(autoencoder) })
     }
 
-    fn parts(&self) -> [(&dyn Model, f64); 2] {
-        [(&self.head, self.limits.log_odds), (&self.error, self.limits.log_error)]
+    /// What no image may be above.
+    fn parts(&self) -> impl Iterator<Item = (&dyn Model, f64)> {
+        let parts = [(&self.head as &dyn Model, self.limits.log_odds), (&self.error, self.limits.log_error)];
+        parts.into_iter().filter_map(|(model, limit)| Some((model, limit?)))
     }
 }
 
@@ -218,7 +220,9 @@ pub fn knowing_rule(
 mod tests {
     use super::*;
     use crate::distill::{AbstentionConfig, NullRule, SoftLabels, UNCERTAINTIES};
-    use crate::network::{Architecture, ClassifierSpec};
+    use crate::network::{
+        Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, TrainedAutoencoder,
+    };
     use crate::progress::Silent;
     use crate::testing::{blocks, tiny_spec};
 
@@ -270,6 +274,34 @@ mod tests {
         assert!(avoiding.wrong > blind.wrong, "{avoiding:?}, {blind:?}");
         assert!(avoiding.wrong >= unknown.wrong, "{avoiding:?}, {unknown:?}");
         assert!(seeking.null > clean.null, "{seeking:?}, {clean:?}");
+    }
+
+    #[test]
+    fn whoever_knows_the_detector_keeps_it_quiet_and_one_who_does_not_is_silenced_by_it() {
+        let (student, set) = (student(), blocks(24, 4, 2));
+        let spec = AutoencoderSpec { kind: AutoencoderKind::Unet, width: 4, latent: 8, image_size: [8, 8] };
+        let network = spec.init(&Device::flex(), &mut Seed::new(4).rng("weights")).expect("the spec fits");
+        let autoencoder = TrainedAutoencoder::freeze(&network, spec, &Device::flex());
+        let images = set.batch(&(0..24).collect::<Vec<_>>(), &student.device()).expect("a batch");
+        let score = |model: &dyn Model| values(model.logits(images.clone())).expect("values");
+        let largest = |scores: Vec<f32>| Some(f64::from(scores.into_iter().fold(f32::MIN, f32::max)) + 1e-3);
+        // No clean image is above either limit.
+        let limits = DetectorLimits {
+            log_odds: largest(score(&DetectionHead(&autoencoder))),
+            log_error: largest(score(&ReconstructionError(&autoencoder))),
+            target_null_rate: 0.1,
+            trusted_images: 24,
+            autoencoder: String::new(),
+        };
+        let rule = NullRule { detector: Some(limits), ..rule(&student, 0.1) };
+        let asked = Abstaining { student: &student, rule: &rule, autoencoder: Some(&autoencoder) };
+        let config = KnowingRuleConfig { eps: vec![0.1], images: 0, steps: 20 };
+        let rows = knowing_rule(asked, &set, &config, Seed::new(1), &Silent).expect("attacked");
+        let row = |words: &str| rows.iter().find(|row| row.inputs.ends_with(words)).expect(words);
+        let (knowing, ignorant) = (row(", avoiding null"), row("detector unknown"));
+        assert!(ignorant.perturbed > 0, "nothing to know: {ignorant:?}");
+        assert!(knowing.perturbed < ignorant.perturbed, "{knowing:?}, {ignorant:?}");
+        assert!(knowing.wrong >= ignorant.wrong, "{knowing:?}, {ignorant:?}");
     }
 
     #[test]

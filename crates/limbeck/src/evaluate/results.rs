@@ -425,8 +425,8 @@ pub struct AbstentionSummary {
     pub guaranteed: bool,
     /// Dropout passes.
     pub passes: u32,
-    /// Null when the uncertainty is above this.
-    pub threshold: f64,
+    /// Null when the uncertainty is above this; `None` where the calibration images were too few to promise `target_null_rate`.
+    pub threshold: Option<f64>,
     /// Share of null asked for on clean calibration images.
     pub target_null_rate: f64,
     /// What the audit's detector may say of an image that is answered, if it is asked.

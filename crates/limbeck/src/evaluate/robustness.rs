@@ -196,7 +196,7 @@ pub fn abstention(
         passes: rule.passes as u32,
         threshold: rule.threshold,
         target_null_rate: rule.target_null_rate,
-        detector: rule.detector,
+        detector: rule.detector.clone(),
         outcomes,
         risk_coverage: curve,
         aurc,

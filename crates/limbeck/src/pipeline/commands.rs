@@ -9,12 +9,12 @@ use serde::Serialize;
 use super::config::RunConfig;
 use super::copies::{CopiedDefence, with_copies};
 use super::sets::{Sets, limited};
-use crate::artefact::{read_json, write_json};
+use crate::artefact::{hash_file, read_json, write_json};
 use crate::dataset::{
     Dataset, Edit, ImageSize, Location, Part, RewriteSummary, SampleId, decode_image, encode_png, rewrite,
     rewrite_all,
 };
-use crate::distill::{Abstaining, Answer, NullRule};
+use crate::distill::{Abstaining, Answer, DetectorLimits, NullRule};
 use crate::error::{Error, Result};
 use crate::evaluate::results::{Check, ModelRow, Robustness};
 use crate::evaluate::{Source, Subject, Trials, accuracy, attack_set, examine, robustness};
@@ -291,7 +291,7 @@ fn file_name(path: &Path) -> String {
 
 const STUDENT: &str = "student.safetensors";
 const NULL_RULE: &str = "null_rule.json";
-const AUTOENCODER: &str = "dae.safetensors";
+pub(super) const AUTOENCODER: &str = "dae.safetensors";
 
 /// A distilled student with its null rule, as a run directory holds them.
 pub struct Student {
@@ -316,11 +316,24 @@ pub struct Prediction {
 
 impl Student {
     /// Reads `student.safetensors` and `null_rule.json` of a run directory, and `dae.safetensors` where the rule asks the audit's detector.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged, and another autoencoder than the rule was calibrated with, as an audit with other settings leaves it.
     pub fn load(run: &Path, device: &Device) -> Result<Self> {
         let classifier = TrainedClassifier::load(&run.join(STUDENT), device)?;
         let rule: NullRule = read_json(&run.join(NULL_RULE))?;
-        let autoencoder = rule.detector.map(|_| TrainedAutoencoder::load(&run.join(AUTOENCODER), device));
-        Ok(Self { classifier, rule, autoencoder: autoencoder.transpose()? })
+        let load = |limits: &DetectorLimits| {
+            let file = run.join(AUTOENCODER);
+            let found = hash_file(&file)?;
+            if found != limits.autoencoder {
+                let expected =
+                    format!("{}, which {NULL_RULE} was calibrated with: distil again", limits.autoencoder);
+                return Err(Error::artefact(&file, format!("the autoencoder of BLAKE3 {found}"), expected));
+            }
+            TrainedAutoencoder::load(&file, device)
+        };
+        let autoencoder = rule.detector.as_ref().map(load).transpose()?;
+        Ok(Self { classifier, rule, autoencoder })
     }
 
     fn abstaining(&self) -> Abstaining<'_> {
@@ -332,6 +345,12 @@ impl Student {
         &self.rule
     }
 
+    /// What it is kept in: each part with the name of its file in the run directory.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let autoencoder = self.autoencoder.as_ref().map(|_| ("autoencoder", AUTOENCODER));
+        [("student", STUDENT), ("null_rule", NULL_RULE)].into_iter().chain(autoencoder)
+    }
+
     /// Class names by index.
     pub fn classes(&self) -> &[String] {
         &self.classifier.spec().classes
@@ -340,10 +359,13 @@ impl Student {
     /// Writes student and rule to another folder, with the autoencoder that the rule asks.
     pub fn save(&self, folder: &Path) -> Result<()> {
         self.classifier.save(&folder.join(STUDENT))?;
-        if let Some(autoencoder) = &self.autoencoder {
-            autoencoder.save(&folder.join(AUTOENCODER))?;
+        let mut rule = self.rule.clone();
+        if let Some((autoencoder, limits)) = self.autoencoder.as_ref().zip(rule.detector.as_mut()) {
+            let file = folder.join(AUTOENCODER);
+            autoencoder.save(&file)?;
+            limits.autoencoder = hash_file(&file)?;
         }
-        write_json(&folder.join(NULL_RULE), &self.rule)
+        write_json(&folder.join(NULL_RULE), &rule)
     }
 
     /// Answers image files, and every image file below folders, in the order of their paths within each argument.

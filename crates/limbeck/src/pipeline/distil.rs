@@ -1,11 +1,12 @@
 //! The stages of distillation: teacher, soft labels, student, null rule.
 
 use super::audit::{Audit, Purified};
+use super::commands::AUTOENCODER;
 use super::config::ClassifierSection;
 use super::findings::TRUSTED_SCORES;
 use super::run::Run;
 use super::stages::{Made, Teaching, Trained};
-use crate::artefact::{read_json, write_json};
+use crate::artefact::{hash_file, read_json, write_json};
 use crate::distill::{DetectorLimits, NullRule, SoftLabels, StudentLesson};
 use crate::error::Result;
 use crate::network::TrainedClassifier;
@@ -128,7 +129,12 @@ impl Run<'_> {
             let detector = audit.map(|_| {
                 let trusted = |kind| TrustedScores::read_column(&run.path(TRUSTED_SCORES), kind);
                 let (log_odds, errors) = (trusted(ScoreKind::Head)?, trusted(ScoreKind::Mse)?);
-                DetectorLimits::fit(log_odds, &errors, config.detector_rate)
+                DetectorLimits::fit(
+                    hash_file(&run.path(AUTOENCODER))?,
+                    log_odds,
+                    &errors,
+                    config.detector_rate,
+                )
             });
             write_json(&run.path(file), &NullRule { detector: detector.transpose()?, ..rule })
         })?;

@@ -330,7 +330,12 @@ fn risk_coverage(abstention: &AbstentionSummary) -> Option<Figure> {
     let mut marks = vec![Mark::new(style(0), Shape::Line, abstention.risk_coverage.clone())];
     marks.extend(chosen.map(|point| Mark::new("chosen", Shape::Triangles, vec![point])));
     let mut key = vec![KeyEntry::new("line", style(0), "student on clean test images")];
-    key.extend(chosen.map(|_| KeyEntry::new("triangles", "chosen", "at the chosen threshold")));
+    // What the detector silences is not on the curve, which is of the uncertainty alone.
+    let rule = match abstention.detector {
+        None => "at the chosen threshold",
+        Some(_) => "at the chosen threshold, detector asked",
+    };
+    key.extend(chosen.map(|_| KeyEntry::new("triangles", "chosen", rule)));
     let panel = Panel {
         description: "Share of errors among answered clean test images by coverage".to_owned(),
         x: Axis::fixed("Coverage: share of images answered", 0.0, 1.0),

@@ -381,10 +381,11 @@ fn abstention() -> AbstentionSummary {
     };
     AbstentionSummary {
         detector: Some(DetectorLimits {
-            log_odds: 0.7,
-            log_error: -13.5,
+            log_odds: Some(0.7),
+            log_error: Some(-13.5),
             target_null_rate: 0.02,
             trusted_images: 310,
+            autoencoder: "b3".to_owned(),
         }),
         uncertainty: "KL to the class reference".to_owned(),
         calibration_images: 240,
@@ -393,7 +394,7 @@ fn abstention() -> AbstentionSummary {
             .map(|(words, aurc)| UncertaintyRow { uncertainty: words.to_owned(), aurc })
             .to_vec(),
         passes: 20,
-        threshold: 0.83,
+        threshold: Some(0.83),
         target_null_rate: 0.05,
         outcomes: vec![
             row("clean", 10_980, 870, 780),

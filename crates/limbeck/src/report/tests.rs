@@ -24,6 +24,7 @@ fn edges() -> Vec<(&'static str, Evaluation)> {
         ("many classes", edge(many_classes)),
         ("no trials", edge(no_trials)),
         ("not finite", edge(not_finite)),
+        ("too few to calibrate", edge(too_few_to_calibrate)),
     ]
 }
 
@@ -80,6 +81,12 @@ fn no_trials(run: &mut Evaluation) {
     }
 }
 
+fn too_few_to_calibrate(run: &mut Evaluation) {
+    run.abstention.threshold = None;
+    let detector = run.abstention.detector.as_mut().expect("the sample has one");
+    (detector.log_odds, detector.log_error) = (None, None);
+}
+
 fn not_finite(run: &mut Evaluation) {
     run.suspicion_threshold = f64::NAN;
     run.dae.clean_test_error = f64::INFINITY;
@@ -114,6 +121,22 @@ fn a_number_that_is_not_finite_is_an_en_dash() {
     let mut run = sample::evaluation();
     not_finite(&mut run);
     assert!(page(&run).contains("at the threshold –;"));
+}
+
+#[test]
+fn a_null_rule_says_where_too_few_images_calibrate_it() {
+    let mut run = sample::evaluation();
+    let calibrated = page(&run);
+    assert!(
+        calibrated.contains("is above 0.83;") && calibrated.contains("finds that an image looks perturbed")
+    );
+    too_few_to_calibrate(&mut run);
+    let page = page(&run);
+    for phrase in ["never silent for want of sureness: 240 held-out images", "310 trusted images are too few"]
+    {
+        assert!(page.contains(phrase) && !calibrated.contains(phrase), "{phrase}");
+    }
+    assert!(!page.contains("conformal calibration"), "nothing is promised");
 }
 
 #[test]

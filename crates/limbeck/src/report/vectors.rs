@@ -154,10 +154,9 @@ impl ShownFilter {
 mod tests {
     use super::super::sound::assert_sound;
     use super::*;
-    use crate::distill::AbstentionConfig;
     use crate::evaluate::results::{Rate, VerdictCounts};
-    use crate::vectors::VectorNull;
     use crate::vectors::results::*;
+    use crate::vectors::{VectorConfig, VectorNull};
 
     fn results(classes: &[&str], quality: Quality) -> VectorResults {
         let rate = Rate { successes: 3, trials: 4 };
@@ -194,7 +193,7 @@ mod tests {
             }],
             null: VectorNull {
                 measured: "KL".into(),
-                config: AbstentionConfig::default(),
+                config: VectorConfig::default().abstention,
                 seed: 1,
                 threshold: Some(0.5),
                 calibration_rows: 4,
@@ -222,6 +221,7 @@ mod tests {
         for run in [results(&["a", "b"], accuracy), results(&[], Quality::Error(error)), without] {
             let page = render_vectors(&run).expect("it renders");
             assert_sound("vectors", &page);
+            assert!(!page.contains("src="), "no picture");
             assert!(page.contains("&lt;b&gt;") && !page.contains("<b>"), "escaped");
         }
     }

@@ -147,7 +147,55 @@ impl RowJudgement {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::evaluate::metrics::auroc;
+    use crate::progress::Silent;
+    use crate::tensors::values;
+    use crate::testing::uniform;
+    use crate::vectors::VectorConfig;
+    use crate::vectors::autoencoder::VectorAutoencoderSpec;
+    use crate::vectors::scale::{AnswerScale, InputScale};
+
+    const FEATURES: usize = 12;
+
+    /// Rows of two classes, told apart by the sum of half of their features.
+    fn rows(count: usize, seed: u64) -> (Vec<f32>, Vec<u32>) {
+        let features = values(uniform([count, FEATURES], -1.0, 1.0, seed)).expect("values");
+        let sums = features.chunks(FEATURES).map(|row| row[..FEATURES / 2].iter().sum::<f32>());
+        let labels = sums.map(|sum| u32::from(sum > 0.0)).collect();
+        (features, labels)
+    }
+
+    #[test]
+    fn later_rounds_tell_wrong_labels_that_the_folds_of_the_first_had_learnt() {
+        let ((values, labels), (trusted, of_trusted)) = (rows(240, 1), rows(60, 2));
+        let is_wrong = |row: usize| row.is_multiple_of(4);
+        let given = labels.iter().enumerate().map(|(row, label)| label ^ u32::from(is_wrong(row))).collect();
+        let set = |values, labels| VectorSet::new(FEATURES, values, Answers::Classes(labels, 2));
+        let (audited, trusted) = (set(values, given), set(trusted, of_trusted));
+        let names: Vec<String> = (0..FEATURES).map(|feature| feature.to_string()).collect();
+        let inputs = InputScale::fit(names, [[-1.0; FEATURES], [1.0; FEATURES]].iter().map(|row| &row[..]));
+        let autoencoder = VectorAutoencoderSpec { inputs: inputs.clone(), hidden: 4, latent: 2 };
+        let network = autoencoder.init(&Device::flex(), &mut Seed::new(1).rng("weights"));
+        let autoencoder = TrainedVectorAutoencoder::freeze(&network, autoencoder, &Device::flex());
+        let answers = AnswerScale::Classes { names: vec!["no".into(), "yes".into()] };
+        let spec = MlpSpec { inputs, answers, hidden: vec![32], dropout: 0.0, temperature: 1.0 };
+        let mut train = VectorConfig::default().network.train;
+        (train.epochs, train.batch) = (60, 16);
+        let school = School { train: &train, device: &Device::flex(), progress: &Silent };
+        let found = |rounds| {
+            let config = VectorAudit { folds: 4, rounds, ..VectorConfig::default().audit };
+            let judged = audit(&audited, &trusted, &autoencoder, &spec, &config, school, Seed::new(1));
+            let scores = judged.expect("judged").rows.into_iter().map(|row| row.score(VectorScore::Label));
+            let (wrong, right): (Vec<_>, Vec<_>) = scores.enumerate().partition(|(row, _)| is_wrong(*row));
+            let of = |rows: Vec<(usize, f64)>| rows.into_iter().map(|(_, score)| score).collect::<Vec<_>>();
+            auroc(&of(right), &of(wrong)).expect("scores of both")
+        };
+        let [first, third] = [1, 3].map(found);
+        assert!(third > first + 0.02, "AUROC {first} after one round, {third} after three");
+    }
 
     #[test]
     fn a_rule_that_so_few_trusted_rows_cannot_keep_is_refused_by_its_key() {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::network::TrainedMlp;
 use super::scale::AnswerScale;
 use super::set::VectorSet;
-use crate::distill::{AbstentionConfig, NEVER, Seen, class_references};
+use crate::distill::{AbstentionConfig, Seen, class_references, is_above};
 use crate::error::Result;
 use crate::network::Model;
 use crate::purify::{CalibrationScores, Rule, Threshold};
@@ -60,8 +60,7 @@ impl VectorNull {
             calibration_rows: calibration.len() as u64,
             references: classes.map(|classes| class_references(references, classes)).unwrap_or_default(),
         };
-        let threshold = config.threshold(rule.uncertainties(student, calibration)?)?;
-        rule.threshold = (threshold < NEVER).then_some(threshold);
+        rule.threshold = config.threshold(rule.uncertainties(student, calibration)?)?;
         Ok(rule)
     }
 
@@ -97,7 +96,7 @@ impl VectorNull {
 
     /// Whether a row of such an uncertainty is answered null.
     pub(super) fn is_null(&self, uncertainty: f64) -> bool {
-        uncertainty > self.threshold.unwrap_or(NEVER) || uncertainty.is_nan()
+        is_above(uncertainty, self.threshold)
     }
 }
 

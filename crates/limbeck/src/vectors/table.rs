@@ -134,6 +134,14 @@ fn shortened(text: &str) -> String {
     }
 }
 
+/// The first of many names.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 12;
+    let (first, more) = names.split_at(names.len().min(MOST));
+    let first = first.join(", ");
+    if more.is_empty() { first } else { format!("{first} and {} more", more.len()) }
+}
+
 impl Table {
     /// Reads a table of at least 20 rows whose targets vary.
     ///
@@ -143,7 +151,14 @@ impl Table {
         let table = Self::read_part(path, columns)?;
         if table.rows() < LEAST_ROWS {
             let expected = format!("at least {LEAST_ROWS} rows");
-            return Err(Error::data(path, format!("{} data rows", table.rows()), expected));
+            return Err(Error::data(
+                path,
+                match table.rows() {
+                    1 => "1 data row".to_owned(),
+                    rows => format!("{rows} data rows"),
+                },
+                expected,
+            ));
         }
         for (place, name) in table.targets().iter().enumerate() {
             let first = table.target(0, place);
@@ -184,7 +199,7 @@ impl Table {
         check_names(path, &found, Columns { target: &[], ignore: &[] })?;
         let place = |name: &String| {
             let missing = || {
-                let columns = format!("columns {}", shortened(&found.join(", ")));
+                let columns = format!("columns {}", listed(&found));
                 Error::data(path, columns, format!("the feature column `{name}`"))
             };
             found.iter().position(|other| other == name).ok_or_else(missing)
@@ -362,7 +377,7 @@ fn check_names(path: &Path, names: &[String], columns: Columns<'_>) -> Result<()
             return Err(Error::data_entry(path, "header", format!("two columns named `{name}`"), expected));
         }
     }
-    let known = || shortened(&names.join(", "));
+    let known = || listed(names);
     for (what, asked) in [("target", columns.target), ("ignored", columns.ignore)] {
         if let Some(name) = asked.iter().find(|name| !names.contains(name)) {
             return Err(Error::data(
