@@ -40,7 +40,8 @@ pub struct PurifyConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FlaggedPolicy {
-    /// Reconstructed if the label model, or without one the classifier, reads its label in the reconstruction; discarded if not.
+    /// Reconstructed if the label model, or without one the classifier, reads its label in the reconstruction; discarded if not, and in a class whose threshold fell if
+    /// most of what is flagged there is.
     Decide,
     /// Always discarded.
     Discard,
@@ -134,7 +135,7 @@ pub fn judge(
         .into_iter()
         .map(|suspicions| class_threshold(suspicions, reference, thresholds[decisive], config))
         .collect::<Result<Vec<_>>>()?;
-    let rows = audited
+    let mut rows: Vec<LedgerRow> = audited
         .samples()
         .iter()
         .zip(scored)
@@ -163,11 +164,37 @@ pub fn judge(
             }
         })
         .collect();
+    if config.flagged == FlaggedPolicy::Decide {
+        discard_with_their_class(&mut rows, thresholds[decisive].value(), audited.classes());
+    }
     Ok(Judgement {
         ledger: Ledger { score_names: ScoreKind::names(), rows },
         thresholds,
         calibration: trusted_scores,
     })
+}
+
+/// In a class so suspicious that its threshold fell below that `for_all`, discards what was to be reconstructed where most of what is flagged is discarded.
+///
+/// There the label model may have learnt a trigger from images that it took for rightly labelled, and reads it in a reconstruction as the label. Where most
+/// of what is flagged still reads as its label, the class is perturbed as a whole, and reconstruction is what mends it.
+pub(super) fn discard_with_their_class(rows: &mut [LedgerRow], for_all: f64, classes: &[String]) {
+    let mut counts = vec![[0_usize; 2]; classes.len()];
+    for row in rows.iter().filter(|row| row.threshold < for_all) {
+        match row.verdict {
+            Verdict::Keep => {}
+            Verdict::Reconstruct => counts[row.label as usize][0] += 1,
+            Verdict::Discard => counts[row.label as usize][1] += 1,
+        }
+    }
+    for row in rows.iter_mut().filter(|row| row.verdict == Verdict::Reconstruct) {
+        let [reconstructed, discarded] = counts[row.label as usize];
+        if discarded > reconstructed {
+            let class = &classes[row.label as usize];
+            row.verdict = Verdict::Discard;
+            row.reason += &format!(", but most of the suspicious \"{class}\" are something else");
+        }
+    }
 }
 
 /// Values of the images of each class.

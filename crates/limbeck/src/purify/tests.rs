@@ -275,6 +275,46 @@ fn a_score_of_whole_classes_is_fitted_on_the_audited_images_and_never_reconstruc
 }
 
 #[test]
+fn where_most_of_a_suspicious_class_is_discarded_nothing_of_it_is_reconstructed() {
+    use Verdict::{Discard, Keep, Reconstruct};
+    let row = |(label, threshold, verdict): (u32, f64, Verdict)| LedgerRow {
+        id: String::new(),
+        path: String::new(),
+        label,
+        suspicion: 0.0,
+        p_value: 1.0,
+        threshold,
+        verdict,
+        reason: "why".into(),
+        scores: Vec::new(),
+    };
+    let judged = |rows: &[(u32, f64, Verdict)]| {
+        let mut rows: Vec<LedgerRow> = rows.iter().copied().map(row).collect();
+        super::judge::discard_with_their_class(&mut rows, 5.0, &["a".into(), "b".into(), "c".into()]);
+        rows.into_iter().map(|row| (row.verdict, row.reason)).collect::<Vec<_>>()
+    };
+    let found = judged(&[
+        // The target of a backdoor: two of three are something else.
+        (0, 4.0, Discard),
+        (0, 4.0, Discard),
+        (0, 4.0, Reconstruct),
+        (0, 4.0, Keep),
+        // Perturbed as a whole, under the right label.
+        (1, 4.0, Discard),
+        (1, 4.0, Reconstruct),
+        // A class like any other.
+        (2, 5.0, Discard),
+        (2, 5.0, Discard),
+        (2, 5.0, Reconstruct),
+    ]);
+    let verdicts: Vec<_> = found.iter().map(|(verdict, _)| *verdict).collect();
+    let expected = [Discard, Discard, Discard, Keep, Discard, Reconstruct, Discard, Discard, Reconstruct];
+    assert_eq!(verdicts, expected);
+    let told = found.iter().map(|(_, reason)| reason.contains("most of the suspicious \"a\""));
+    assert_eq!(told.enumerate().filter(|(_, told)| *told).map(|(row, _)| row).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn the_names_of_a_ledger_row_are_in_the_order_of_positions_and_the_mixture_is_last() {
     let names = ScoreKind::names();
     for (kind, name) in TABLE.iter().map(|row| (row.0, row.1)).chain(FITTED.iter().map(|row| (row.0, row.1)))
