@@ -10,9 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::craft::quantise;
-use crate::dataset::ImageSize;
+use crate::dataset::{Dataset, ImageSize};
 use crate::error::{Error, Result};
-use crate::rng::Rng;
+use crate::rng::{Rng, Seed};
 
 /// One kind of honest damage. The result is rounded to 8 bits, as a stored image is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -83,6 +83,16 @@ impl HonestDamage {
             Self::Gamma { exponent } => format!("gamma {exponent}"),
             Self::Resample { scale } => format!("resampled at {scale}"),
         }
+    }
+
+    /// A set with each image damaged; what is drawn depends on the kind and the seed alone.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn on(&self, set: &Dataset, seed: Seed) -> Result<Dataset> {
+        let mut rng = seed.child("honest damage").rng(&self.label());
+        let damaged = |index| Ok((index, self.apply(&set.pixels(index)?, set.size(), &mut rng)?));
+        set.with_pixels((0..set.len()).map(damaged).collect::<Result<Vec<_>>>()?)
     }
 
     /// Damages an image, RGB8 `[3, height, width]`.

@@ -152,7 +152,7 @@ fn answers(abstention: &AbstentionSummary) -> String {
     let shown = if abstention.detector.is_some() { COLUMNS.len() } else { COLUMNS.len() - 1 };
     let mut table =
         (1..shown).fold(Table::of(COLUMNS[..shown].iter().map(ToString::to_string).collect()), Table::right);
-    for row in &abstention.outcomes {
+    for row in abstention.outcomes.iter().chain(&abstention.damaged) {
         let trials = row.right + row.wrong + row.null;
         let counts = [row.right, row.wrong, row.null, row.perturbed];
         let shares = counts.map(|successes| share(Rate { successes, trials }));

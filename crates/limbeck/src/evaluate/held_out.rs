@@ -277,12 +277,7 @@ pub fn held_out(
     }
     let mut honest = Vec::new();
     for damage in &config.honest {
-        let mut rng = seed.child("honest damage").rng(&damage.label());
-        let pixels = indices
-            .iter()
-            .map(|&index| Ok((index, damage.apply(&test.pixels(index)?, test.size(), &mut rng)?)))
-            .collect::<Result<Vec<_>>>()?;
-        let columns = scorer.score(&test.with_pixels(pixels)?, progress)?;
+        let columns = scorer.score(&damage.on(test, seed)?, progress)?;
         let (flagged, called_crafted) = (Rate::of(frozen.flags(&columns)), frozen.accuses(&columns));
         honest.push(HeldOutDamage { damage: damage.label(), flagged, called_crafted });
     }

@@ -434,6 +434,9 @@ pub struct AbstentionSummary {
     pub detector: Option<DetectorLimits>,
     /// Outcomes on clean and on attacked test images.
     pub outcomes: Vec<AbstentionRow>,
+    /// Outcomes on test images that are damaged honestly.
+    #[serde(default)]
+    pub damaged: Vec<AbstentionRow>,
     /// Risk-coverage curve on clean test images as (coverage, error among answered), at most 200 points.
     pub risk_coverage: Vec<[f64; 2]>,
     /// Area under that curve (AURC), smaller is better.

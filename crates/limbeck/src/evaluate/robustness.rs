@@ -9,6 +9,7 @@ use super::results::{AbstentionRow, AbstentionSummary, Rate, UncertaintyRow};
 use super::risk_coverage::risk_coverage;
 use super::worst_case::Attempt;
 use crate::attack::{AttackConfig, Batches, craft};
+use crate::damage::HonestDamage;
 use crate::dataset::Dataset;
 use crate::distill::{Abstaining, Answer, NullCalibration, UNCERTAINTIES, Uncertainty};
 use crate::error::Result;
@@ -158,13 +159,13 @@ pub(super) fn answers_under(
     Ok(answers)
 }
 
-/// Outcomes of the student with its null rule on clean test images, on images attacked without knowledge of the rule, and with it.
+/// Outcomes of the student with its null rule on clean test images, on images attacked without knowledge of the rule and with it, and on damaged ones.
 ///
-/// `attempts` were made on the images with these `labels`; those without answers, or crafted on another model, are left out.
+/// `attempts` were made on the images that are damaged honestly; those without answers, or crafted on another model, are left out.
 pub fn abstention(
     abstaining: Abstaining<'_>,
     test: &Dataset,
-    (labels, attempts): (&[u32], &[Attempt]),
+    (attacked, attempts, honest): (&Dataset, &[Attempt], &[HonestDamage]),
     (config, seed): (&KnowingRuleConfig, Seed),
     progress: &dyn Progress,
 ) -> Result<AbstentionSummary> {
@@ -176,10 +177,17 @@ pub fn abstention(
     let (answers, columns) = abstaining.measure_set(test, &compared, progress)?;
     let truth: Vec<u32> = test.samples().iter().map(|sample| sample.label).collect();
     let mut outcomes = vec![outcome_row("clean", &answers, &truth)];
+    let labels: Vec<u32> = attacked.samples().iter().map(|sample| sample.label).collect();
     outcomes.extend(attempts.iter().filter(|attempt| attempt.crafted_on.is_none()).filter_map(|attempt| {
-        Some(outcome_row(&attempt.label(), attempt.outcomes.answers.as_ref()?, labels))
+        Some(outcome_row(&attempt.label(), attempt.outcomes.answers.as_ref()?, &labels))
     }));
     outcomes.extend(knowing_rule(abstaining, test, config, seed, progress)?);
+    let damaged = |damage: &HonestDamage| {
+        progress.task(&format!("answers to images with {}", damage.label()), "images");
+        let answers = abstaining.answer_set(&damage.on(attacked, seed)?, progress)?;
+        Ok(outcome_row(&damage.label(), &answers, &labels))
+    };
+    let damaged = honest.iter().map(damaged).collect::<Result<_>>()?;
     let uncertainty: Vec<f64> = answers.iter().map(|answer| answer.uncertainty).collect();
     let correct: Vec<bool> =
         answers.iter().zip(&truth).map(|(answer, label)| answer.class == *label).collect();
@@ -198,6 +206,7 @@ pub fn abstention(
         target_null_rate: rule.target_null_rate,
         detector: rule.detector.clone(),
         outcomes,
+        damaged,
         risk_coverage: curve,
         aurc,
     })

@@ -274,7 +274,7 @@ fn models(run: &Evaluation, found: &mut Collected) {
 }
 
 fn abstention(run: &Evaluation, found: &mut Collected) {
-    for row in &run.abstention.outcomes {
+    for row in run.abstention.outcomes.iter().chain(&run.abstention.damaged) {
         let trials = row.right + row.wrong + row.null;
         for (words, successes) in [("right", row.right), ("wrong", row.wrong), ("null", row.null)] {
             found.share(format!("{}: {words}", row.inputs), Rate { successes, trials });

@@ -114,7 +114,6 @@ impl Run<'_> {
         }
         let models: Vec<ModelRow> = examined.iter().map(|model| model.row.clone()).collect();
         let on_student = examined.last().map_or(&[][..], |student| &student.attempts);
-        let attacked_labels: Vec<u32> = attacked_test.samples().iter().map(|sample| sample.label).collect();
         let poison_attack = self.config.poison.plan.attack;
         let found = on_undefended.as_ref().and_then(|attacked| {
             attacked
@@ -173,7 +172,7 @@ impl Run<'_> {
             abstention: abstention(
                 abstaining,
                 &sets.test,
-                (&attacked_labels, on_student),
+                (&attacked_test, on_student, &config.held_out.honest),
                 (&config.knowing_rule, self.seed("knowing the null rule")),
                 progress,
             )?,

@@ -401,6 +401,7 @@ fn abstention() -> AbstentionSummary {
             row("i-fgsm eps 0.01", 4_210, 5_910, 2_510),
             row("i-fgsm eps 0.03", 400, 9_030, 3_200),
         ],
+        damaged: vec![row("jpeg quality 75", 480, 12, 8), row("noise sigma 0.01", 10, 0, 490)],
         risk_coverage: (1..=100)
             .map(|i| f64::from(i) / 100.0)
             .map(|c| [c, 0.02 + 0.065 * c.powi(3)])

@@ -49,6 +49,8 @@ pub(super) struct Summary<'a> {
     /// Whether one of them is of a model that can answer null.
     worst_case_with_null: bool,
     abstention: Vec<Abstention<'a>>,
+    /// The same of honestly damaged images.
+    damaged: Vec<Abstention<'a>>,
     /// Whether the set is GTSRB, whose authors are then cited.
     is_gtsrb: bool,
 }
@@ -124,6 +126,7 @@ impl<'a> Summary<'a> {
             worst_cases: run.robustness.worst_cases.iter().map(Worst::of).collect(),
             worst_case_with_null: run.robustness.worst_cases.iter().any(|case| case.with_null.is_some()),
             abstention,
+            damaged: run.abstention.damaged.iter().map(Abstention::of).collect(),
             is_gtsrb: run.dataset.name.to_ascii_lowercase().contains("gtsrb"),
         };
         summary.headline = summary.headline();
