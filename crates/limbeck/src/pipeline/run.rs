@@ -19,6 +19,9 @@ use crate::purify::{Ledger, flagged_by_rank};
 use crate::rng::Seed;
 use crate::train::Checkpoints;
 
+/// Raised with every change of what a stage computes or writes, so that runs of earlier builds are made again rather than misread.
+const REVISION: u32 = 1;
+
 /// How far a run goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Goal {
@@ -186,11 +189,11 @@ impl<'a> Run<'a> {
         Seed::new(self.config.seed).child(stage)
     }
 
-    /// Key of a stage: its name, this version, its settings and the keys of what it builds on.
+    /// Key of a stage: its name, this version and revision, its settings and the keys of what it builds on.
     pub(super) fn key(&self, stage: &str, settings: &impl serde::Serialize, upstream: &[&str]) -> String {
         let settings = serde_json::to_string(settings).expect("settings are plain data");
-        let text =
-            [crate::VERSION, stage, &self.config.seed.to_string(), &settings, &upstream.join(" ")].join("\n");
+        let (seed, revision) = (self.config.seed.to_string(), REVISION.to_string());
+        let text = [crate::VERSION, &revision, stage, &seed, &settings, &upstream.join(" ")].join("\n");
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 

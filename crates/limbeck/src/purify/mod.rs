@@ -13,6 +13,7 @@ mod label_model;
 mod ledger;
 mod mixture;
 mod noise;
+mod prevalence;
 mod principal;
 mod scores;
 mod spectral;
