@@ -101,15 +101,15 @@ impl Run<'_> {
     pub(super) fn autoencoder(
         &mut self,
         name: &str,
-        section: &DaeSection,
         upstream: &str,
         set: &Dataset,
-        twins: impl FnOnce(&Self) -> Result<[Twins; 2]>,
+        twins: impl FnOnce(&Self, &DaeSection) -> Result<[Twins; 2]>,
     ) -> Result<Made<Trained<TrainedAutoencoder>>> {
-        let key = self.key(name, section, &[upstream]);
+        let section = self.config.dae.clone();
+        let key = self.key(name, &section, &[upstream]);
         let (weights, curve) = (format!("{name}.safetensors"), format!("{name}-curve.json"));
         self.stage(name, &key, &[&weights, &curve], |run, checkpoints| {
-            let [train, calibration] = twins(run)?;
+            let [train, calibration] = twins(run, &section)?;
             let (trained, epochs) = train_autoencoder(
                 section.spec(set),
                 &train,
@@ -137,8 +137,7 @@ impl Run<'_> {
         poison: &Poison,
         undefended: &Made<Trained<TrainedClassifier>>,
     ) -> Result<Made<Trained<TrainedAutoencoder>>> {
-        let section = self.config.dae.clone();
-        self.autoencoder("dae", &section, &undefended.key, audited, |run| {
+        self.autoencoder("dae", &undefended.key, audited, |run, section| {
             let classifier = &undefended.value.network;
             Ok([
                 run.taught(sets, audited, poison, classifier)?,

@@ -31,12 +31,7 @@ impl Run<'_> {
     fn stand_ins(&mut self, sets: &Sets, audited: &Dataset, data: &str) -> Result<Made<Vec<usize>>> {
         let (config, share) = (self.config.knowledge, self.config.data.split.trusted);
         let fold_of = group_folds(audited, config.folds, self.config.seed);
-        let ClassifierSection { network, mut train } = self.config.classifier.clone();
-        let mut section = self.config.dae.clone();
-        // As many steps as on all folds: after half of them an autoencoder may still be the identity, and sees nothing.
-        for epochs in [&mut train.epochs, &mut section.train.epochs] {
-            *epochs = (*epochs * config.folds).div_ceil(config.folds - 1);
-        }
+        let ClassifierSection { network, train } = self.config.classifier.clone();
         let (mut networks, mut keys) = (Vec::new(), Vec::new());
         for fold in 0..config.folds {
             let of_others = |positions: &[usize]| {
@@ -54,7 +49,7 @@ impl Run<'_> {
                 &held_out,
                 &[data, &config.folds.to_string()],
             )?;
-            let dae = self.autoencoder(&name("dae"), &section, &classifier.key, &fitted, |run| {
+            let dae = self.autoencoder(&name("dae"), &classifier.key, &fitted, |run, section| {
                 let classifier = &classifier.value.network;
                 Ok([
                     run.twins(&fitted, &format!("train twins {fold}"), &section.noise, classifier)?,

@@ -27,8 +27,7 @@ pub struct KnowledgeConfig {
     pub setting: Knowledge,
     /// Where nothing is trusted: parts of the set, at least 2, each of which is looked at by networks that learnt from the others.
     pub folds: usize,
-    /// Where nothing is trusted: the largest share of the set that may be perturbed, and the largest that may be mislabelled. No more images than that are
-    /// kept from standing in for trusted ones, for either.
+    /// Where nothing is trusted: the share of the set that may be poisoned. As many of the most suspicious images cannot stand in for trusted ones.
     pub assumed_poison: f64,
 }
 

@@ -13,7 +13,6 @@ mod label_model;
 mod ledger;
 mod mixture;
 mod noise;
-mod prevalence;
 mod principal;
 mod scores;
 mod spectral;
