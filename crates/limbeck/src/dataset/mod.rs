@@ -39,4 +39,5 @@ pub use self::read::{Part, Record, Records, Source, SourceOptions};
 pub use self::sample::{ImageSize, MAX_SIDE, Sample, SampleId};
 pub use self::set::Dataset;
 pub use self::split::{Split, SplitConfig, TestPart, group_folds};
+pub(crate) use self::write::refuse_below;
 pub use self::write::{Change, Edit, RewriteSummary, rewrite, rewrite_all};

@@ -21,7 +21,7 @@ const LEVELS: f64 = 255.0;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectorLimits {
-    /// Largest log-odds of the detection head ([`DetectionHead`]); `None` where the trusted images were too few to promise `target_null_rate`.
+    /// Largest log-odds of the detection head ([`DetectionHead`]); `None` where the trusted images were too few to promise `target_null_rate`, or the head was not taught.
     pub log_odds: Option<f64>,
     /// Largest logarithm of the reconstruction error ([`ReconstructionError`]); `None` likewise.
     pub log_error: Option<f64>,
@@ -34,17 +34,24 @@ pub struct DetectorLimits {
 }
 
 impl DetectorLimits {
-    /// From the log-odds and mean squared reconstruction errors that the autoencoder of this BLAKE3 gave trusted images. Where these are too few to promise
-    /// `null_rate`, there are no limits.
+    /// From the log-odds and mean squared reconstruction errors that the autoencoder of this BLAKE3 gave trusted images; without log-odds, of a head that nobody
+    /// taught, the error has the whole of `null_rate`. Where the images are too few to promise that, there are no limits.
     ///
     /// # Errors
     /// Refuses no scores, and scores that are not finite.
-    pub fn fit(autoencoder: String, log_odds: Vec<f64>, errors: &[f64], null_rate: f64) -> Result<Self> {
-        let trusted_images = log_odds.len();
-        let log_errors = errors.iter().map(|error| (error + ReconstructionError::FLOOR).ln()).collect();
+    pub fn fit(
+        autoencoder: String,
+        log_odds: Option<Vec<f64>>,
+        errors: &[f64],
+        null_rate: f64,
+    ) -> Result<Self> {
+        let trusted_images = errors.len();
+        let log_errors = ReconstructionError::logarithms(errors);
+        let limits = if log_odds.is_some() { 2.0 } else { 1.0 };
+        let limit = |scores| conformal_threshold(scores, null_rate / limits);
         Ok(Self {
-            log_odds: conformal_threshold(log_odds, null_rate / 2.0)?,
-            log_error: conformal_threshold(log_errors, null_rate / 2.0)?,
+            log_odds: log_odds.map(limit).transpose()?.flatten(),
+            log_error: limit(log_errors)?,
             target_null_rate: null_rate,
             trusted_images,
             autoencoder,
@@ -107,7 +114,8 @@ mod tests {
         // 99 images: 10 of 100 ranks for each of two scores that rise together, so that nine of the images lie above both tenths; the others do not matter.
         let log_odds: Vec<f64> = (0..99).map(f64::from).collect();
         let errors: Vec<f64> = (0..99).map(|i| f64::from(i) / 1e4).collect();
-        let fit = |log_odds, errors: &[f64], rate| DetectorLimits::fit("b3".into(), log_odds, errors, rate);
+        let fit =
+            |log_odds, errors: &[f64], rate| DetectorLimits::fit("b3".into(), Some(log_odds), errors, rate);
         let limits = fit(log_odds, &errors, 0.2).expect("finite");
         assert_eq!(limits.log_odds, Some(89.0));
         assert!((limits.log_error.expect("a limit") - 0.0089_f64.ln()).abs() < 1e-6);
@@ -115,6 +123,12 @@ mod tests {
         let few = fit(vec![0.0; 9], &[0.1; 9], 0.1).expect("finite");
         assert_eq!((few.log_odds, few.log_error), (None, None), "no rank of ten is as rare as a twentieth");
         assert!(fit(vec![f64::NAN], &[0.1], 0.1).is_err());
+        let untaught = DetectorLimits::fit("b3".into(), None, &errors, 0.1).expect("finite");
+        assert_eq!((untaught.log_odds, untaught.log_error), (None, limits.log_error), "the whole tenth");
+        assert!(
+            DetectorLimits::fit("b3".into(), None, &[0.0; 99], 0.1).is_ok(),
+            "a black image may be restored exactly"
+        );
     }
 
     #[test]
@@ -125,7 +139,8 @@ mod tests {
         let config = AbstentionConfig { passes: 4, null_rate: 0.0, ..AbstentionConfig::default() };
         let rule = NullRule::calibrate(&student, &labels, &set, &config, 1, &Silent).expect("calibrated");
         let (log_odds, errors) = scores(&autoencoder, images.clone());
-        let mut limits = DetectorLimits::fit("b3".into(), log_odds.clone(), &errors, 0.4).expect("finite");
+        let mut limits =
+            DetectorLimits::fit("b3".into(), Some(log_odds.clone()), &errors, 0.4).expect("finite");
         // A score that made a limit is not to be above it by a last digit.
         for limit in [&mut limits.log_odds, &mut limits.log_error] {
             *limit = limit.map(|limit| limit + SLACK);

@@ -5,7 +5,7 @@ use super::results::{ClassRow, Rate, ScoreDetection, SuspicionPoint, Verdict, Ve
 use super::robustness::CURVE_POINTS;
 use crate::error::{Error, Result};
 use crate::poison::TruthManifest;
-use crate::purify::{Ledger, Threshold};
+use crate::purify::{Ledger, LedgerRow, Threshold};
 
 /// For each ledger row, whether its image is poisoned; `None` where no truth is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,20 +84,17 @@ pub fn detection(
         .iter()
         .enumerate()
         .map(|(score, name)| {
-            let of = |poisoned: bool| -> Vec<f64> {
-                ledger
-                    .rows
-                    .iter()
-                    .zip(truth)
-                    .filter(|(_, is)| **is == poisoned)
-                    .map(|(row, _)| row.scores[score])
-                    .collect()
-            };
+            let rows = |poisoned: bool| ledger.rows.iter().zip(truth).filter(move |(_, is)| **is == poisoned);
+            let of =
+                |poisoned: bool| -> Vec<f64> { rows(poisoned).map(|(row, _)| row.scores[score]).collect() };
             let (clean, poisoned) = (of(false), of(true));
-            let flagged = |scores: &[f64]| {
-                Rate::of(scores.iter().map(|score_value| thresholds[score].flags(*score_value)))
+            // What decides was held against the threshold of the image's class.
+            let is_flagged = |row: &LedgerRow| match score == decisive {
+                true => row.suspicion.is_nan() || row.suspicion > row.threshold,
+                false => thresholds[score].flags(row.scores[score]),
             };
-            let (false_positives, recall) = (flagged(&clean), flagged(&poisoned));
+            let flagged = |poisoned: bool| Rate::of(rows(poisoned).map(|(row, _)| is_flagged(row)));
+            let (false_positives, recall) = (flagged(false), flagged(true));
             let interval = match clean.len().min(poisoned.len()) {
                 0 | 1 => [0.0, 1.0],
                 _ => auroc_interval(&clean, &poisoned)?,
@@ -164,4 +161,40 @@ pub fn suspicion_points(ledger: &Ledger, mse: usize, truth: &Truth) -> Vec<Suspi
             verdict: row.verdict,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::purify::{CalibrationScores, Rule};
+
+    #[test]
+    fn the_score_that_decides_is_held_against_the_threshold_of_each_class() {
+        // Suspicion, the class's threshold, truth; the set's threshold is 10 of both scores.
+        let images =
+            [(9.0, 5.0, true), (12.0, 20.0, true), (11.0, 10.0, true), (9.0, 10.0, false), (6.0, 5.0, false)];
+        let row = |(suspicion, threshold, _): (f64, f64, bool)| LedgerRow {
+            id: String::new(),
+            path: String::new(),
+            label: 0,
+            suspicion,
+            p_value: 0.5,
+            threshold,
+            verdict: Verdict::Keep,
+            reason: String::new(),
+            scores: vec![suspicion, suspicion],
+        };
+        let ledger = Ledger {
+            score_names: vec!["mixture".to_owned(), "head".to_owned()],
+            rows: images.map(row).to_vec(),
+        };
+        let rule = Rule::Percentile { percentile: 100.0, margin: 0.0 };
+        let of_all = CalibrationScores::new(vec![1.0, 10.0]).expect("finite");
+        let thresholds = [(); 2].map(|()| Threshold::infer(&of_all, rule).expect("a threshold"));
+        let truth = Truth(Some(images.map(|(.., is_poisoned)| is_poisoned).to_vec()));
+        let found = detection(&ledger, &thresholds, 0, &truth).expect("both kinds");
+        let counts = |row: &ScoreDetection| (row.recall.successes, row.false_positives.successes);
+        assert_eq!(found.iter().map(counts).collect::<Vec<_>>(), [(2, 1), (2, 0)]);
+        assert_eq!((found[0].precision.successes, found[0].precision.trials), (2, 3));
+    }
 }

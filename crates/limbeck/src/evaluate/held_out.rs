@@ -211,10 +211,6 @@ impl Tried {
 /// detector which of his images it flags, and keeps one that it does not.
 const QUIET: [f64; 2] = [80.0, 95.0];
 
-fn logarithms(scores: &[f64]) -> Vec<f64> {
-    scores.iter().map(|score| score.ln()).collect()
-}
-
 /// Scores held-out images clean, attacked on `unseen`, and honestly damaged; `None` for fewer than two images.
 ///
 /// Nothing is fitted here: `thresholds`, in the order of the table of scores, come frozen. Whoever knows `detector` crafts on both networks at once, keeps
@@ -260,7 +256,7 @@ pub fn held_out(
         for percentile in QUIET {
             let guards = vec![
                 quieted(&head, scorer.trusted(ScoreKind::Head).to_vec(), percentile)?,
-                quieted(&error, logarithms(scorer.trusted(ScoreKind::Mse)), percentile)?,
+                quieted(&error, ReconstructionError::logarithms(scorer.trusted(ScoreKind::Mse)), percentile)?,
             ];
             let evasive = Evasive { guards, step, steps, weight };
             let (labels, threat) = (few.labels(some), attack.threat());

@@ -14,7 +14,7 @@
 use crate::error::{Error, Result};
 
 /// Side of the SSIM window, in pixels: sigma 1.5 cut at 3.5 sigma (Wang 2004, section III-C).
-const WINDOW: usize = 11;
+pub(super) const WINDOW: usize = 11;
 /// Standard deviation of the SSIM window, in pixels.
 const SIGMA: f64 = 1.5;
 /// `(K1 L)^2` with K1 = 0.01 and range L = 1 (Wang 2004, eq. 7).

@@ -1,6 +1,6 @@
 //! What the denoising autoencoder does to clean and to attacked test images.
 
-use super::image_quality::{mse, psnr, ssim};
+use super::image_quality::{WINDOW, mse, psnr, ssim};
 use super::results::{DaeEpoch, DaeSummary};
 use super::robustness::AttackedSet;
 use crate::dataset::Dataset;
@@ -31,6 +31,7 @@ pub fn restoration(
         clean_error += f64::from(error) * chunk.len() as f64;
     }
     let [height, width] = [originals.size().height as usize, originals.size().width as usize];
+    let has_window = height.min(width) >= WINDOW;
     let pixels = originals.size().bytes();
     let (mut errors, mut similarities, mut images) = ([0.0; 2], [0.0; 2], 0);
     for (batch, _) in attacked.batches() {
@@ -41,14 +42,18 @@ pub fn restoration(
             let original = originals.batch_f32(&[images])?;
             for (slot, image) in [restored, attacked].into_iter().enumerate() {
                 errors[slot] += mse(&original, image)?;
-                similarities[slot] += ssim(&original, image, 3, height, width)?;
+                if has_window {
+                    similarities[slot] += ssim(&original, image, 3, height, width)?;
+                }
             }
             images += 1;
         }
     }
     let mean = |sum: f64| sum / images.max(1) as f64;
     let [restored, untouched] = errors.map(mean);
-    let [restored_ssim, attacked_ssim] = similarities.map(mean);
+    let [restored_ssim, attacked_ssim] = similarities.map(|sum| has_window.then(|| mean(sum)));
+    let [restored_psnr, attacked_psnr] =
+        [restored, untouched].map(|mse| Some(psnr(mse)).filter(|db| db.is_finite()));
     Ok(DaeSummary {
         network: match autoencoder.spec().kind {
             AutoencoderKind::Unet => "unet",
@@ -69,8 +74,8 @@ pub fn restoration(
         clean_test_error: clean_error / test.len() as f64,
         restored_test_error: restored,
         attacked_test_error: untouched,
-        restored_psnr: psnr(restored),
-        attacked_psnr: psnr(untouched),
+        restored_psnr,
+        attacked_psnr,
         restored_ssim,
         attacked_ssim,
     })

@@ -308,14 +308,14 @@ pub struct DaeSummary {
     pub restored_test_error: f64,
     /// Mean MSE between attacked and clean test images: what an identity would score.
     pub attacked_test_error: f64,
-    /// Peak signal-to-noise ratio of the restoration on attacked test images, in dB.
-    pub restored_psnr: f64,
+    /// Peak signal-to-noise ratio of the restoration on attacked test images, in dB; `None` where nothing differs, which would be infinite.
+    pub restored_psnr: Option<f64>,
     /// The same before restoration, in dB.
-    pub attacked_psnr: f64,
-    /// Mean structural similarity of the restoration (Wang 2004).
-    pub restored_ssim: f64,
+    pub attacked_psnr: Option<f64>,
+    /// Mean structural similarity of the restoration (Wang 2004); `None` of images smaller than its window of 11 pixels.
+    pub restored_ssim: Option<f64>,
     /// The same before restoration.
-    pub attacked_ssim: f64,
+    pub attacked_ssim: Option<f64>,
 }
 
 /// A classifier that looks at reconstructions instead of images.

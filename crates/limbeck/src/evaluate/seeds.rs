@@ -232,10 +232,14 @@ fn held_out(run: &Evaluation, found: &mut Collected) {
 }
 
 fn autoencoder(run: &Evaluation, found: &mut Collected) {
-    found.add("PSNR of attacked images, dB", run.dae.attacked_psnr, Scale::Open);
-    found.add("PSNR restored, dB", run.dae.restored_psnr, Scale::Open);
-    found.add("SSIM of attacked images", run.dae.attacked_ssim, Scale::Open);
-    found.add("SSIM restored", run.dae.restored_ssim, Scale::Open);
+    for (name, value) in [
+        ("PSNR of attacked images, dB", run.dae.attacked_psnr),
+        ("PSNR restored, dB", run.dae.restored_psnr),
+        ("SSIM of attacked images", run.dae.attacked_ssim),
+        ("SSIM restored", run.dae.restored_ssim),
+    ] {
+        value.into_iter().for_each(|value| found.add(name, value, Scale::Open));
+    }
 }
 
 fn filters(run: &Evaluation, found: &mut Collected) {

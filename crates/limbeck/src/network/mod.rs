@@ -71,6 +71,11 @@ pub struct ReconstructionError<'a>(pub &'a TrainedAutoencoder);
 impl ReconstructionError<'_> {
     /// What is added to the error: an image that is its own reconstruction has a logarithm too, and a gradient.
     pub const FLOOR: f64 = 1e-12;
+
+    /// The same of mean squared errors that were computed elsewhere.
+    pub(crate) fn logarithms(errors: &[f64]) -> Vec<f64> {
+        errors.iter().map(|error| (error + Self::FLOOR).ln()).collect()
+    }
 }
 
 impl Model for ReconstructionError<'_> {

@@ -184,7 +184,21 @@ fn load_fitting(path: &Path, set: &Dataset, device: &Device) -> Result<TrainedCl
             format!("the set's {}", set.classes().len()),
         ));
     }
+    let differs = |&index: &usize| !is_same_class(&model.spec().classes[index], &set.classes()[index]);
+    if let Some(index) = (0..set.classes().len()).find(differs) {
+        return Err(Error::artefact(
+            path,
+            format!("a network whose class {index} is {:?}", model.spec().classes[index]),
+            format!("{:?}, as in the set", set.classes()[index]),
+        ));
+    }
     Ok(model)
+}
+
+/// Whether two names are of one class: a parquet file may have 7 where a folder has 00007.
+fn is_same_class(a: &str, b: &str) -> bool {
+    let number = |name: &str| name.parse::<u64>().ok();
+    a == b || (number(a).is_some() && number(a) == number(b))
 }
 
 /// Trains the config's classifier on the labels of its set as they are, and writes it to `destination` (safetensors).

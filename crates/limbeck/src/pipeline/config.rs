@@ -279,6 +279,16 @@ impl RunConfig {
         for (index, attack) in self.evaluate.attacks.iter().enumerate() {
             attack.check(&format!("evaluate.attacks[{index}]"))?;
         }
+        for (key, attacks) in [
+            ("evaluate.attacks", &self.evaluate.attacks),
+            ("evaluate.held_out.attacks", &self.evaluate.held_out.attacks),
+        ] {
+            let labels: Vec<String> = attacks.iter().map(AttackConfig::label).collect();
+            if let Some(again) = (0..labels.len()).find(|&index| labels[..index].contains(&labels[index])) {
+                let expected = "no attack twice: reports know one by its kind, norm and eps";
+                return Err(Error::config(format!("{key}[{again}]"), &labels[again], expected));
+            }
+        }
         self.evaluate.curve.check("evaluate.curve")?;
         self.evaluate.checklist.check("evaluate.checklist")?;
         self.evaluate.shield.check("evaluate.shield")?;

@@ -101,7 +101,7 @@ impl CopiedDefence {
         };
         let scorer = Scorer::new(&own, &trusted, defence, progress)?;
         let [head, label] = [ScoreKind::Head, ScoreKind::Label].map(|kind| scorer.trusted(kind).to_vec());
-        let error = scorer.trusted(ScoreKind::Mse).iter().map(|error| error.ln()).collect();
+        let error = ReconstructionError::logarithms(scorer.trusted(ScoreKind::Mse));
         let label_model = label_model.map(|model| model.classifier);
         Ok(Self { autoencoder, label_model, scores: CleanScores { head, error, label } })
     }

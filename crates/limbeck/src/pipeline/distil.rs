@@ -128,7 +128,9 @@ impl Run<'_> {
             )?;
             let detector = audit.map(|_| {
                 let trusted = |kind| TrustedScores::read_column(&run.path(TRUSTED_SCORES), kind);
-                let (log_odds, errors) = (trusted(ScoreKind::Head)?, trusted(ScoreKind::Mse)?);
+                let is_taught = run.config.dae.head_weight > 0.0;
+                let log_odds = is_taught.then(|| trusted(ScoreKind::Head)).transpose()?;
+                let errors = trusted(ScoreKind::Mse)?;
                 DetectorLimits::fit(
                     hash_file(&run.path(AUTOENCODER))?,
                     log_odds,

@@ -12,6 +12,7 @@ use super::overrule::ByHand;
 use super::sets::Sets;
 use super::stages::Made;
 use crate::artefact::write_atomically;
+use crate::dataset::refuse_below;
 use crate::error::{Error, Result};
 use crate::evaluate::results::Evaluation;
 use crate::progress::{Progress, StageEvent};
@@ -169,6 +170,9 @@ impl<'a> Run<'a> {
 
     /// Reads the data; only when they are sound, the folder is made and the config written.
     pub(super) fn start(&self) -> Result<Sets> {
+        if let Some(source) = self.config.data_path() {
+            refuse_below(&source, &self.directory)?;
+        }
         let sets = Sets::load(&self.config, self.progress)?;
         self.manifest.save(&self.directory)?;
         let (path, text) = (self.path("config.toml"), self.config.to_toml());

@@ -1,9 +1,9 @@
 //! The image sets of a run: what is audited, what is trusted, and what is tested on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
-use crate::dataset::{Dataset, Part, Sample, Source, Split, TestPart};
+use crate::dataset::{Dataset, Part, Sample, SampleId, Source, Split, TestPart};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::purify::Knowledge;
@@ -71,6 +71,10 @@ impl Sets {
                     Error::data(other.path(), error.to_string(), "classes of the audited set alone")
                 })?)
             }
+        };
+        let full = match &trusted {
+            Some(trusted) => without(&full, trusted, Path::new(&data.trusted))?,
+            None => full,
         };
         let split = Split::draw(&full, &fractions, where_test)?;
         let trusted = trusted.unwrap_or_else(|| full.subset(&split.trusted));
@@ -187,6 +191,18 @@ pub(super) fn limited(set: &Dataset, most: usize) -> Dataset {
     set.subset(&kept)
 }
 
+/// The images of `full` that are not trusted already: a copy among the trusted images would be audited by what learnt it by heart.
+fn without(full: &Dataset, trusted: &Dataset, path: &Path) -> Result<Dataset> {
+    let known: HashSet<SampleId> = trusted.samples().iter().map(|sample| sample.id).collect();
+    let others: Vec<usize> =
+        (0..full.len()).filter(|&index| !known.contains(&full.samples()[index].id)).collect();
+    match others.len() {
+        0 => Err(Error::data(path, "every image of the set to audit", "some of them, or other images")),
+        count if count == full.len() => Ok(full.clone()),
+        _ => Ok(full.subset(&others)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +220,25 @@ mod tests {
         paths.sort_unstable();
         expected.sort_unstable();
         assert_eq!(paths, expected);
+    }
+
+    #[test]
+    fn what_is_trusted_is_not_audited() {
+        let set = blocks(20, 2, 1);
+        let path = Path::new("checked");
+        let left = without(&set, &set.subset(&[0, 3]), path).expect("others are left");
+        assert_eq!(left.len(), 18);
+        assert!(
+            left.samples()
+                .iter()
+                .all(|sample| ![0, 3].contains(&sample.path[6..].parse().expect("a number")))
+        );
+        assert_eq!(
+            without(&set, &blocks(20, 2, 2), path).expect("other images").content_hash(),
+            set.content_hash()
+        );
+        let error = without(&set, &set, path).expect_err("none is left").to_string();
+        assert!(error.contains("checked") && error.contains("every image"), "{error}");
     }
 
     #[test]

@@ -241,10 +241,10 @@ fn dae() -> DaeSummary {
         clean_test_error: 0.00641,
         restored_test_error: 0.00652,
         attacked_test_error: 0.000_091,
-        restored_psnr: 28.4,
-        attacked_psnr: 40.4,
-        restored_ssim: 0.912,
-        attacked_ssim: 0.978,
+        restored_psnr: Some(28.4),
+        attacked_psnr: Some(40.4),
+        restored_ssim: Some(0.912),
+        attacked_ssim: Some(0.978),
     }
 }
 

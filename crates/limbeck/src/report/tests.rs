@@ -90,7 +90,7 @@ fn too_few_to_calibrate(run: &mut Evaluation) {
 fn not_finite(run: &mut Evaluation) {
     run.suspicion_threshold = f64::NAN;
     run.dae.clean_test_error = f64::INFINITY;
-    run.dae.restored_psnr = f64::INFINITY;
+    (run.dae.restored_psnr, run.dae.restored_ssim) = (None, None);
     run.robustness.calibration[0].error = Some(f64::NAN);
     run.robustness.curves[0].points[0].eps = f64::NAN;
     run.robustness.comparisons[0].p_value = f64::NAN;

@@ -16,6 +16,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use self::staging::Staging;
+pub(crate) use self::staging::refuse_below;
 use super::decode::png_size;
 use super::read::{Part, Record, Source};
 use super::sample::SampleId;

@@ -56,6 +56,13 @@ impl Staging {
     }
 }
 
+/// Refuses a destination, made or not yet made, below the source.
+pub(crate) fn refuse_below(source: &Path, destination: &Path) -> Result<()> {
+    let destination = std::path::absolute(destination).map_err(Error::io("resolve", destination))?;
+    let existing = destination.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+    refuse_inside(source, existing, &destination)
+}
+
 fn refuse_occupied(destination: &Path) -> Result<()> {
     let found = if destination.is_dir() {
         let mut entries = fs::read_dir(destination).map_err(Error::io("list", destination))?;
@@ -71,6 +78,7 @@ fn refuse_occupied(destination: &Path) -> Result<()> {
     Err(Error::data(destination, found, "a new or empty folder to write to"))
 }
 
+/// Refuses a place below the source, where what is written would be read as part of it the next time; `parent` is an existing folder that the destination lies in.
 fn refuse_inside(source: &Path, parent: &Path, destination: &Path) -> Result<()> {
     let parent = parent.canonicalize().map_err(Error::io("resolve", parent))?;
     match source.canonicalize() {
