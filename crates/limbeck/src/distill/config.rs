@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::train::CraftingConfig;
+use crate::train::{CraftingConfig, TrainConfig};
 
 /// What a student learns from; z are logits, t is the teacher, s the student, y the label, δ a perturbation against the student.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -154,6 +154,18 @@ impl OutlierConfig {
     }
 }
 
+/// Weights that a student begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum StudentStart {
+    /// Fresh random ones.
+    #[default]
+    Random,
+    /// The teacher's, with its output layer divided by its temperature: the student answers as the teacher does and learns to go on doing so under attack
+    /// (Jeddi 2020).
+    Teacher,
+}
+
 /// Distillation of a student from a teacher.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -168,6 +180,12 @@ pub struct DistillConfig {
     /// The outlier class (`extended` only).
     #[serde(default)]
     pub outlier: OutlierConfig,
+    /// Epochs of the teacher; 0 = as many as the student's. A teacher that sees no adversarial examples has learnt its classes long before a student that does.
+    #[serde(default)]
+    pub teacher_epochs: usize,
+    /// Weights that the student begins with: `random` (default) or `teacher` (not for `extended`, whose student has another output).
+    #[serde(default)]
+    pub start: StudentStart,
     /// Which networks are trained on adversarial examples (Madry 2018); the students of `ard` and `ltd` are in any case.
     pub adversarial: AdversarialNetworks,
     /// How adversarial examples are crafted in training.
@@ -181,6 +199,8 @@ impl Default for DistillConfig {
             temperature: 0.0,
             weight: 1.0,
             outlier: OutlierConfig::default(),
+            teacher_epochs: 0,
+            start: StudentStart::Random,
             adversarial: AdversarialNetworks::None,
             crafting: CraftingConfig::default(),
         }
@@ -198,6 +218,10 @@ impl DistillConfig {
         if !(0.0..=1.0).contains(&self.weight) {
             return Err(Error::config(format!("{key}.weight"), self.weight, "a share in [0, 1]"));
         }
+        if self.start == StudentStart::Teacher && self.method == Method::Extended {
+            let expected = "random: an extended student has an output for outliers that its teacher lacks";
+            return Err(Error::config(format!("{key}.start"), "teacher", expected));
+        }
         self.outlier.check(&format!("{key}.outlier"))?;
         self.crafting.check(&format!("{key}.crafting"))
     }
@@ -205,6 +229,12 @@ impl DistillConfig {
     /// T, the method's published one where none is set.
     pub fn temperature(&self) -> f64 {
         if self.temperature == 0.0 { self.method.row().temperature } else { self.temperature }
+    }
+
+    /// How the teacher is trained where its student is trained so.
+    pub(crate) fn teacher_training(&self, student: &TrainConfig) -> TrainConfig {
+        let epochs = if self.teacher_epochs == 0 { student.epochs } else { self.teacher_epochs };
+        TrainConfig { epochs, ..student.clone() }
     }
 
     /// Temperature that the teacher is trained at and answers at.
@@ -281,6 +311,25 @@ mod tests {
         assert_eq!(at(Method::Ltd, 3.0), [3.0, 3.0, 1.0]);
         assert_eq!(at(Method::Extended, 0.0), [1.0, 1.0, 1.0]);
         assert_eq!(at(Method::Extended, 10.0), [1.0, 10.0, 10.0]);
+    }
+
+    #[test]
+    fn an_extended_student_cannot_begin_as_its_teacher() {
+        let begun =
+            |method| DistillConfig { method, start: StudentStart::Teacher, ..DistillConfig::default() };
+        assert!(begun(Method::Ltd).check("distill").is_ok());
+        let error = begun(Method::Extended).check("distill").expect_err("another output").to_string();
+        assert!(error.contains("distill.start") && error.contains("outliers"), "{error}");
+    }
+
+    #[test]
+    fn a_teacher_learns_for_its_own_epochs_where_they_are_given() {
+        let student = TrainConfig::one_cycle(30, 64, 0.01);
+        let teacher = |teacher_epochs| {
+            DistillConfig { teacher_epochs, ..DistillConfig::default() }.teacher_training(&student)
+        };
+        assert_eq!(teacher(0), student);
+        assert_eq!(teacher(8), TrainConfig { epochs: 8, ..student.clone() });
     }
 
     #[test]

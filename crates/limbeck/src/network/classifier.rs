@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
 use limbeck_kernels::{Dense, Thinned};
 use rayon::prelude::*;
@@ -198,6 +198,15 @@ impl Classifier {
     }
 }
 
+/// Multiplies every weight of a network in inference mode.
+struct Scale(f64);
+
+impl ModuleMapper for Scale {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|weights| weights.mul_scalar(self.0))
+    }
+}
+
 /// A finished classifier: weights that no longer change, and the spec that shaped them.
 #[derive(Clone, Debug)]
 pub struct TrainedClassifier {
@@ -272,6 +281,28 @@ impl TrainedClassifier {
         };
         let passes = (0..passes).map(thinned).collect();
         (logits, passes)
+    }
+
+    /// A network in training of the shape of `spec` with these weights in the place of the fresh ones.
+    ///
+    /// Its logits are this one's times the ratio of the temperatures, so that softmax(z/T) is the same for both, each at its own T.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `spec` has another shape, other classes or another normalisation.
+    pub(crate) fn begin(&self, fresh: Classifier, spec: &ClassifierSpec) -> Result<Classifier> {
+        let temperature = self.spec.temperature;
+        if (ClassifierSpec { temperature, dropout: self.spec.dropout, ..spec.clone() }) != self.spec {
+            return Err(Error::input(
+                "beginning with a classifier's weights",
+                "a classifier of another shape",
+                "the same trunk, outputs, image size and normalisation",
+            ));
+        }
+        let mut begun = self.network.clone();
+        begun.output = begun.output.map(&mut Scale(spec.temperature / temperature));
+        fresh.try_load_record(begun.into_record()).map_err(|error| {
+            Error::input("beginning with a classifier's weights", error.to_string(), "weights of this shape")
+        })
     }
 
     /// Writes weights and spec as safetensors, atomically; same weights, same bytes.

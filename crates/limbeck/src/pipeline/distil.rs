@@ -7,7 +7,7 @@ use super::findings::TRUSTED_SCORES;
 use super::run::Run;
 use super::stages::{Made, Teaching, Trained};
 use crate::artefact::{hash_file, read_json, write_json};
-use crate::distill::{DetectorLimits, NullRule, SoftLabels, StudentLesson};
+use crate::distill::{DetectorLimits, NullRule, SoftLabels, StudentLesson, StudentStart};
 use crate::error::Result;
 use crate::network::TrainedClassifier;
 use crate::purify::{Knowledge, ScoreKind, TrustedScores};
@@ -17,11 +17,13 @@ impl Run<'_> {
     pub(super) fn teacher(&mut self, purified: &Purified) -> Result<Made<Trained<TrainedClassifier>>> {
         let ClassifierSection { network, train } = self.config.classifier.clone();
         let distill = self.config.distill;
+        let train = distill.teacher_training(&train);
         let teaching = Teaching {
             temperature: distill.teacher_temperature(),
             adversarial: distill.teacher_crafting(),
             robust_distillation: None,
             outlier: false,
+            start: None,
         };
         self.taught_classifier(
             "teacher",
@@ -80,12 +82,18 @@ impl Run<'_> {
             adversarial: distill.student_crafting(),
             robust_distillation: (lesson == StudentLesson::RobustDistillation).then_some(imitated),
             outlier: lesson == StudentLesson::OutlierLabels,
+            start: (distill.start == StudentStart::Teacher).then_some(&teacher.value.network),
         };
-        let learnt_from = match lesson {
+        let taught_by = match lesson {
             StudentLesson::Labels => &purified.key,
             StudentLesson::SoftLabels | StudentLesson::OutlierLabels => &soft_labels.key,
             StudentLesson::RobustDistillation => &teacher.key,
         };
+        let learnt_from: Vec<&str> = [Some(taught_by), teaching.start.map(|_| &teacher.key)]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
         self.taught_classifier(
             "student",
             (network, &train),
@@ -98,7 +106,7 @@ impl Run<'_> {
                 StudentLesson::Labels | StudentLesson::RobustDistillation => Ok(Targets::Labels),
             },
             &purified.calibration,
-            &[learnt_from],
+            &learnt_from,
         )
     }
 

@@ -98,10 +98,12 @@ fn classifier_training(
 }
 
 /// Signs seen a little nearer, further, turned and shifted.
-const SIGNS: Augmentation = Augmentation { shift: 1.5, rotation: 8.0, scale: 0.08, brightness: 0.2 };
+const SIGNS: Augmentation =
+    Augmentation { shift: 1.5, rotation: 8.0, scale: 0.08, brightness: 0.2, exposure: 0.0, erased: 0 };
 
 /// Light alone: few epochs leave no time for more.
-const LIGHT: Augmentation = Augmentation { shift: 0.0, rotation: 0.0, scale: 0.0, brightness: 0.2 };
+const LIGHT: Augmentation =
+    Augmentation { shift: 0.0, rotation: 0.0, scale: 0.0, brightness: 0.2, exposure: 0.0, erased: 0 };
 
 fn gtsrb() -> RunConfig {
     RunConfig {

@@ -50,6 +50,8 @@ pub(super) struct Teaching<'a> {
     pub(super) robust_distillation: Option<RobustDistillation<'a>>,
     /// Whether it has an output for outliers; the targets must then have it too.
     pub(super) outlier: bool,
+    /// Whose weights it begins with, if not with fresh ones.
+    pub(super) start: Option<&'a TrainedClassifier>,
 }
 
 /// What the simulated attacker did, if there is one.
@@ -78,7 +80,13 @@ impl Run<'_> {
         validation: &Dataset,
         upstream: &[&str],
     ) -> Result<Made<Trained<TrainedClassifier>>> {
-        let teaching = Teaching { temperature, adversarial: None, robust_distillation: None, outlier: false };
+        let teaching = Teaching {
+            temperature,
+            adversarial: None,
+            robust_distillation: None,
+            outlier: false,
+            start: None,
+        };
         self.taught_classifier(name, section, &teaching, train, targets, validation, upstream)
     }
 
@@ -97,7 +105,7 @@ impl Run<'_> {
         validation: &Dataset,
         upstream: &[&str],
     ) -> Result<Made<Trained<TrainedClassifier>>> {
-        let Teaching { temperature, adversarial, robust_distillation, outlier } = *teaching;
+        let Teaching { temperature, adversarial, robust_distillation, outlier, start } = *teaching;
         let spec = ClassifierSpec { outlier, ..section.0.spec(train, temperature) };
         let imitation =
             robust_distillation.map(|distillation| (distillation.temperature, distillation.weight));
@@ -105,7 +113,7 @@ impl Run<'_> {
         let (weights, curve) = (format!("{name}.safetensors"), format!("{name}-curve.json"));
         self.stage(name, &key, &[&weights, &curve], |run, checkpoints| {
             run.progress.task(&format!("training the {name} classifier"), "images");
-            let lesson = Lesson { targets: &targets()?, adversarial, robust_distillation };
+            let lesson = Lesson { targets: &targets()?, adversarial, robust_distillation, start };
             let (trained, epochs) = teach_classifier(
                 spec,
                 train,

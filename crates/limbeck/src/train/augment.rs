@@ -1,4 +1,4 @@
-//! Augmentation for signs: shift, rotation, scale, brightness. No flips: a mirrored sign is another sign.
+//! Augmentation for signs: shift, rotation, scale, brightness, exposure, erased squares. No flips: a mirrored sign is another sign.
 
 use rand::Rng as _;
 use rayon::prelude::*;
@@ -21,6 +21,11 @@ pub struct Augmentation {
     pub scale: f64,
     /// Brightness and contrast: 0.2 means pixels times 0.8 to 1.2, and grey levels up to 0.2 up or down around it.
     pub brightness: f64,
+    /// Exposure in stops, each way: 2 means pixels times a quarter to four times, evenly on a logarithmic scale, but never so that the mean pixel leaves
+    /// [0.02, 0.8]. Images of all signs are then seen as dark as some signs were filmed.
+    pub exposure: f64,
+    /// Side, in pixels, of a square anywhere in the image that is painted in its mean colour (DeVries & Taylor 2017), of half of the images.
+    pub erased: usize,
 }
 
 impl Augmentation {
@@ -30,6 +35,7 @@ impl Augmentation {
             ("rotation", self.rotation, 180.0),
             ("scale", self.scale, 0.9),
             ("brightness", self.brightness, 1.0),
+            ("exposure", self.exposure, 8.0),
         ] {
             if !(0.0..=most).contains(&value) {
                 return Err(Error::config(format!("{key}.{name}"), value, format!("0 to {most}")));
@@ -53,6 +59,10 @@ struct Change {
     from: Option<[f32; 6]>,
     gain: f32,
     offset: f32,
+    /// Binary logarithm of the factor of the exposure.
+    stops: f32,
+    /// Side of the erased square, and where the middle of it lies as a share of height and width.
+    erased: Option<(usize, [f64; 2])>,
 }
 
 impl Change {
@@ -65,7 +75,10 @@ impl Change {
             [cos, -sin, x, sin, cos, y].map(|value| value as f32)
         });
         let [gain, offset] = [1.0, 0.0].map(|around| around + symmetric(settings.brightness, rng) as f32);
-        Self { from, gain, offset: 0.5 * offset }
+        let stops = if settings.exposure > 0.0 { symmetric(settings.exposure, rng) as f32 } else { 0.0 };
+        let is_erased = settings.erased > 0 && rng.random();
+        let erased = is_erased.then(|| (settings.erased, [(); 2].map(|()| rng.random())));
+        Self { from, gain, offset: 0.5 * offset, stops, erased }
     }
 
     fn apply(&self, image: &mut [f32], [height, width]: [usize; 2]) {
@@ -76,9 +89,43 @@ impl Change {
                 warp(plane, [height, width], from, target);
             }
         }
-        for value in image {
+        for value in &mut *image {
             *value = (*value * self.gain + self.offset).clamp(0.0, 1.0);
         }
+        if self.stops != 0.0 {
+            expose(image, self.stops);
+        }
+        if let Some((side, middle)) = self.erased {
+            for plane in image.chunks_exact_mut(height * width) {
+                erase(plane, [height, width], side, middle);
+            }
+        }
+    }
+}
+
+/// Mean pixels that a change of exposure keeps to.
+const EXPOSED: [f32; 2] = [0.02, 0.8];
+
+/// Multiplies an image by two to the power of `stops`, or by as much of that as leaves its mean within [`EXPOSED`].
+fn expose(image: &mut [f32], stops: f32) {
+    let mean = image.iter().sum::<f32>() / image.len() as f32;
+    // An image that is darker or lighter already is not brought nearer.
+    let [darkest, lightest] = EXPOSED.map(|limit| limit / mean.max(f32::MIN_POSITIVE));
+    let factor = stops.exp2().clamp(darkest.min(1.0), lightest.max(1.0));
+    image.iter_mut().for_each(|value| *value = (*value * factor).min(1.0));
+}
+
+/// Paints a square of a plane `[height, width]` in the plane's mean; what lies beyond the border is left out.
+fn erase(plane: &mut [f32], [height, width]: [usize; 2], side: usize, middle: [f64; 2]) {
+    let mean = plane.iter().sum::<f32>() / plane.len() as f32;
+    let span = |length: usize, middle: f64| {
+        let middle = (middle * length as f64) as usize;
+        let from = middle.saturating_sub(side / 2);
+        from..(middle + side.div_ceil(2)).min(length)
+    };
+    let columns = span(width, middle[1]);
+    for row in span(height, middle[0]) {
+        plane[row * width..][columns.clone()].fill(mean);
     }
 }
 
@@ -160,8 +207,43 @@ mod tests {
     }
 
     #[test]
+    fn exposure_is_counted_in_stops_and_keeps_its_mean_within_limits() {
+        let image = [0.1, 0.2, 0.3];
+        let exposed = |stops: f32| {
+            let mut image = image;
+            expose(&mut image, stops);
+            image
+        };
+        assert_eq!(exposed(-1.0), image.map(|value| value / 2.0));
+        assert_eq!(exposed(1.0), image.map(|value| value * 2.0));
+        // The mean is 0.2: a tenth and four times of it are the limits.
+        assert_eq!(exposed(-9.0), image.map(|value| value * (0.02 / 0.2)));
+        let brightest = exposed(9.0);
+        assert!((brightest[0] - 0.4).abs() < 1e-6 && brightest[2] == 1.0, "{brightest:?}");
+    }
+
+    #[test]
+    fn an_erased_square_has_the_mean_colour_and_ends_at_the_border() {
+        let mut erased = plane();
+        erase(&mut erased, SIZE, 3, [0.0, 0.99]);
+        // The middle is row 0, column 3; the mean of 0 to 11 is 5.5.
+        let expected = [0.0, 1.0, 5.5, 5.5, 4.0, 5.0, 5.5, 5.5, 8.0, 9.0, 10.0, 11.0];
+        assert_eq!(erased, expected);
+        let mut corner = plane();
+        erase(&mut corner, SIZE, 1, [0.5, 0.5]);
+        assert_eq!(corner.iter().zip(plane()).filter(|(found, was)| *found != was).count(), 1);
+    }
+
+    #[test]
     fn each_image_is_changed_on_its_own_and_stays_within_0_and_1() {
-        let settings = Augmentation { shift: 2.0, rotation: 20.0, scale: 0.2, brightness: 0.3 };
+        let settings = Augmentation {
+            shift: 2.0,
+            rotation: 20.0,
+            scale: 0.2,
+            brightness: 0.3,
+            exposure: 1.0,
+            erased: 3,
+        };
         let size = ImageSize { width: 8, height: 8 };
         let image: Vec<f32> = (0..192).map(|value| value as f32 / 191.0).collect();
         let mut pixels = image.repeat(2);

@@ -47,6 +47,8 @@ pub struct Lesson<'a> {
     pub adversarial: Option<CraftingConfig>,
     /// A teacher that it is to be like on the perturbed images; the targets are then asked of the images as they are.
     pub robust_distillation: Option<RobustDistillation<'a>>,
+    /// Whose weights it begins with, so that it answers alike at its own temperature; `None` = fresh random ones.
+    pub start: Option<&'a TrainedClassifier>,
 }
 
 /// Images in a forward pass without gradients.
@@ -233,14 +235,14 @@ pub fn train_classifier(
     checkpoints: &Checkpoints,
     progress: &dyn Progress,
 ) -> Result<(TrainedClassifier, Vec<Epoch>)> {
-    let lesson = Lesson { targets, adversarial: None, robust_distillation: None };
+    let lesson = Lesson { targets, adversarial: None, robust_distillation: None, start: None };
     teach_classifier(spec, train, &lesson, calibration, config, device, seed, checkpoints, progress)
 }
 
 /// Trains a classifier from scratch; validation and early stopping look at `calibration`, whose labels are trusted.
 ///
 /// # Errors
-/// Refuses soft targets of the wrong number, a teacher of other classes, a weight that is no share, and everything that [`fit`] refuses.
+/// Refuses soft targets of the wrong number, a teacher of other classes, a start of another shape, a weight that is no share, and everything that [`fit`] refuses.
 #[expect(
     clippy::too_many_arguments,
     reason = "each is a different kind of thing; a bundle would only rename them"
@@ -289,7 +291,11 @@ pub fn teach_classifier(
         device: training_device.clone(),
         validation_seed: seed.child("validation"),
     };
-    let network = spec.init(&training_device, &mut seed.rng("weights"))?;
+    let fresh = spec.init(&training_device, &mut seed.rng("weights"))?;
+    let network = match lesson.start {
+        None => fresh,
+        Some(start) => start.begin(fresh, &spec)?,
+    };
     let (network, epochs) = fit(network, &task, config, seed, checkpoints, progress)?;
     Ok((TrainedClassifier::freeze(&network, spec, device), epochs))
 }

@@ -18,7 +18,13 @@ fn config(epochs: usize) -> TrainConfig {
         patience: 0,
         label_smoothing: 0.0,
         averaging: 0.0,
-        augmentation: Augmentation { shift: 0.5, rotation: 5.0, scale: 0.05, brightness: 0.1 },
+        augmentation: Augmentation {
+            shift: 0.5,
+            rotation: 5.0,
+            scale: 0.05,
+            brightness: 0.1,
+            ..Augmentation::default()
+        },
     }
 }
 

@@ -38,7 +38,7 @@ fn config(epochs: usize) -> TrainConfig {
 }
 
 fn lesson(targets: &Targets) -> Lesson<'_> {
-    Lesson { targets, adversarial: None, robust_distillation: None }
+    Lesson { targets, adversarial: None, robust_distillation: None, start: None }
 }
 
 fn teach(
@@ -142,6 +142,35 @@ fn a_robust_teacher_s_student_withstands_more_than_a_plain_student() {
 }
 
 #[test]
+fn a_student_that_begins_as_its_teacher_answers_alike_at_its_own_temperature_and_learns_on() {
+    let (teacher, _) = taught(&lesson(&Targets::Labels), &config(6));
+    let other = spec(10.0);
+    let fresh =
+        other.init(&Device::flex().autodiff(), &mut Seed::new(9).rng("weights")).expect("the spec fits");
+    let begun = teacher.begin(fresh, &other).expect("the same shape");
+    let begun = TrainedClassifier::freeze(&begun, other, &Device::flex());
+    let (images, _) = all(&blocks(16, 4, 3));
+    let logits = |model: &dyn Model| crate::tensors::values(model.logits(images.clone())).expect("values");
+    for (found, expected) in logits(&Tempered(&begun)).iter().zip(logits(&teacher)) {
+        assert!((found - expected).abs() < 1e-4 * expected.abs().max(1.0), "{found}, expected {expected}");
+    }
+    let first_loss = |lesson: &Lesson<'_>| taught(lesson, &config(1)).1[0].train_loss;
+    let with = first_loss(&Lesson { start: Some(&teacher), ..lesson(&Targets::Labels) });
+    let without = first_loss(&lesson(&Targets::Labels));
+    assert!(with < without / 2.0, "a loss of {with} from the teacher's weights, {without} from random ones");
+}
+
+#[test]
+fn a_start_of_another_shape_is_refused() {
+    let wider = ClassifierSpec { width: 16, ..spec(1.0) };
+    let network = wider.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
+    let start = TrainedClassifier::freeze(&network, wider, &Device::flex());
+    let begun = Lesson { start: Some(&start), ..lesson(&Targets::Labels) };
+    let error = teach(&begun, &config(1), &Checkpoints::none(), &Silent).expect_err("refused").to_string();
+    assert!(error.contains("another shape"), "{error}");
+}
+
+#[test]
 fn robust_distillation_of_weight_0_is_plain_training() {
     let (teacher, _) = taught(&lesson(&Targets::Labels), &config(1));
     let distillation = RobustDistillation { teacher: &teacher, temperature: 30.0, weight: 0.0 };
@@ -149,6 +178,7 @@ fn robust_distillation_of_weight_0_is_plain_training() {
         targets: &Targets::Labels,
         adversarial: Some(crafting()),
         robust_distillation: Some(distillation),
+        start: None,
     };
     let (found, epochs) = taught(&nothing_of_it, &config(1));
     let (expected, plain_epochs) = taught(&lesson(&Targets::Labels), &config(1));
@@ -172,6 +202,7 @@ fn a_stopped_robust_training_goes_on_to_the_same_bytes() {
         targets: &Targets::Labels,
         adversarial: Some(CraftingConfig { steps: 2, ramp: 0.5, ..crafting() }),
         robust_distillation: Some(RobustDistillation { teacher: &teacher, temperature: 5.0, weight: 0.5 }),
+        start: Some(&teacher),
     };
     let config = TrainConfig { averaging: 0.9, ..config(3) };
     let (straight, curve) = taught(&everything, &config);
