@@ -262,7 +262,11 @@ impl DistillConfig {
             StudentLesson::OutlierLabels => " with labels and an outlier class by the teacher's doubts",
             StudentLesson::RobustDistillation => " and the teacher's answers to it",
         };
-        format!("the purified set{answers}{}", perturbed(self.student_crafting()))
+        let start = match self.start {
+            StudentStart::Random => "",
+            StudentStart::Teacher => ", from the teacher's weights on",
+        };
+        format!("the purified set{answers}{start}{}", perturbed(self.student_crafting()))
     }
 
     /// How the teacher's images are perturbed, if they are.
@@ -343,6 +347,11 @@ mod tests {
         assert_eq!(
             robust.student_trained_on(),
             "the purified set and the teacher's answers to it, perturbed against it by up to 0.03"
+        );
+        let begun = DistillConfig { start: StudentStart::Teacher, ..plain };
+        assert_eq!(
+            begun.student_trained_on(),
+            "the purified set with the teacher's soft labels, from the teacher's weights on"
         );
     }
 

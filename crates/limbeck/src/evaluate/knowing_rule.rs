@@ -23,7 +23,7 @@ use crate::tensors::{argmax, values};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KnowingRuleConfig {
-    /// L-infinity radii in pixel units, smallest first; none = no such attack.
+    /// L-infinity radii in pixel units, 1/255 or more, smallest first; none = no such attack. Images have 8 bits: what counts are the whole grey levels in a radius.
     pub eps: Vec<f64>,
     /// Test images that are attacked, drawn by the seed; 0 = all.
     pub images: usize,
@@ -40,8 +40,10 @@ impl Default for KnowingRuleConfig {
 
 impl KnowingRuleConfig {
     pub(crate) fn check(&self, key: &str) -> Result<()> {
-        if let Some(eps) = self.eps.iter().find(|eps| !(**eps > 0.0 && **eps <= 1.0)) {
-            return Err(Error::config(format!("{key}.eps"), eps, "radii in (0, 1] pixel units"));
+        let is_radius = |eps: f64| eps <= 1.0 && ThreatModel::linf(eps).levels() > 0;
+        if let Some(eps) = self.eps.iter().find(|eps| !is_radius(**eps)) {
+            let expected = "radii in pixel units from a grey level, 1/255 = 0.0039216, to 1";
+            return Err(Error::config(format!("{key}.eps"), eps, expected));
         }
         if !(1..=100_000).contains(&self.steps) {
             return Err(Error::config(format!("{key}.steps"), self.steps, "1 to 100000 steps"));
@@ -198,7 +200,9 @@ pub fn knowing_rule(
     attackers.push(("seeking null", Attacker { wish: Wish::Seek, ..avoiding(own(), None) }));
     let mut rows = Vec::new();
     for &eps in &config.eps {
-        let walk = AttackConfig::linf(AttackKind::IFgsm, eps).label();
+        let attack = AttackConfig::linf(AttackKind::IFgsm, eps);
+        // Its images have 8 bits, so the radius that it has is one of whole grey levels.
+        let walk = format!("{} ({}/255)", attack.label(), attack.threat().levels());
         for (words, attacker) in &attackers {
             let inputs = format!("{walk}, {words}");
             progress.task(&inputs, "images");
@@ -244,6 +248,17 @@ mod tests {
     }
 
     #[test]
+    fn a_radius_below_a_grey_level_is_refused() {
+        let check = |eps| KnowingRuleConfig { eps: vec![eps], ..KnowingRuleConfig::default() }.check("rule");
+        // Written as people write it: 1/255 with four digits that count.
+        assert!([1.0 / 255.0, 0.00393, 1.0].into_iter().all(|eps| check(eps).is_ok()));
+        for eps in [0.0, 0.0039, 1.01, f64::NAN] {
+            let error = check(eps).expect_err("refused").to_string();
+            assert!(error.contains("rule.eps") && error.contains("1/255"), "{error}");
+        }
+    }
+
+    #[test]
     fn whoever_knows_the_rule_is_answered_as_he_likes_and_more_often_than_one_who_does_not() {
         let (student, set) = (student(), blocks(24, 4, 2));
         // Most images are answered null, so that an attack that does not mind it gains little.
@@ -253,7 +268,7 @@ mod tests {
             knowing_rule(asked(&student, &rule), &set, &config, Seed::new(1), &Silent).expect("attacked");
         let found: Vec<_> = rows.iter().map(|row| row.inputs.as_str()).collect();
         let expected = ["avoiding null", "avoiding null, dropout passes unknown", "seeking null"];
-        assert_eq!(found, expected.map(|words| format!("i-fgsm eps 0.1, {words}")));
+        assert_eq!(found, expected.map(|words| format!("i-fgsm eps 0.1 (25/255), {words}")));
         let labels = set.labels(&(0..24).collect::<Vec<_>>());
         let images = set.batch(&(0..24).collect::<Vec<_>>(), &student.device()).expect("a batch");
         let plain = AttackConfig { steps: 20, ..AttackConfig::linf(AttackKind::IFgsm, 0.1) };
