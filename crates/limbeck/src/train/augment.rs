@@ -22,7 +22,7 @@ pub struct Augmentation {
     /// Brightness and contrast: 0.2 means pixels times 0.8 to 1.2, and grey levels up to 0.2 up or down around it.
     pub brightness: f64,
     /// Exposure in stops, each way: 2 means pixels times a quarter to four times, evenly on a logarithmic scale, but never so that the mean pixel leaves
-    /// [0.02, 0.8]. Images of all signs are then seen as dark as some signs were filmed.
+    /// `[0.02, 0.8]`. Images of all signs are then seen as dark as some signs were filmed.
     pub exposure: f64,
     /// Side, in pixels, of a square anywhere in the image that is painted in its mean colour (DeVries & Taylor 2017), of half of the images.
     pub erased: usize,
