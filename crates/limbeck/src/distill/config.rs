@@ -161,7 +161,7 @@ pub enum StudentStart {
     /// Fresh random ones.
     #[default]
     Random,
-    /// The teacher's, with its output layer divided by its temperature: the student answers as the teacher does and learns to go on doing so under attack
+    /// The teacher's, with its output layer scaled from its temperature to the student's: the student answers as the teacher does and learns to go on doing so under attack
     /// (Jeddi 2020).
     Teacher,
 }
