@@ -145,12 +145,15 @@ pub struct NullRule {
     pub passes: usize,
     /// Seed of the thinned networks.
     pub seed: u64,
-    /// Null above this, τ; `None` where the calibration images were too few to promise `target_null_rate`.
+    /// Null above this, τ; `None` where the calibration images were too few, or the outlier class won on too many of them, to promise `target_null_rate`.
     pub threshold: Option<f64>,
     /// Share of null that was asked for.
     pub target_null_rate: f64,
     /// Images that τ was calibrated on.
     pub calibration_images: usize,
+    /// Those of them that are null because the outlier class wins, whatever τ is.
+    #[serde(default)]
+    pub outlier_images: usize,
     /// r_c, one row an output.
     pub references: Vec<Vec<f32>>,
     /// What the audit's detector may say of an image that is answered; `None` = it is not asked.
@@ -198,13 +201,17 @@ impl NullRule {
             threshold: None,
             target_null_rate: config.null_rate,
             calibration_images: calibration.len(),
+            outlier_images: 0,
             references: soft_labels.class_references(),
             detector: None,
         };
         progress.task("calibrating the null rule", "images");
         let answers =
             Abstaining { student, rule: &rule, autoencoder: None }.answer_set(calibration, progress)?;
-        rule.threshold = config.threshold(answers.iter().map(|answer| answer.uncertainty).collect())?;
+        // Without a threshold and a detector, null is where the outlier class wins: that is of the share too, and no threshold gives it back.
+        rule.outlier_images = answers.iter().filter(|answer| answer.null).count();
+        let scores = answers.iter().map(|answer| if answer.null { f64::MAX } else { answer.uncertainty });
+        rule.threshold = config.threshold(scores.collect())?.filter(|threshold| *threshold < f64::MAX);
         Ok(rule)
     }
 }
@@ -397,6 +404,37 @@ mod tests {
         let error =
             asked(&teacher, &rule).answers(images).expect_err("a student of four outputs").to_string();
         assert!(error.contains("5 outputs") && error.contains("4 x 4"), "{error}");
+    }
+
+    #[test]
+    fn answers_of_the_outlier_class_are_of_the_promised_share() {
+        let set = blocks(200, 4, 1);
+        let spec = ClassifierSpec { outlier: true, ..tiny_spec(Architecture::Vgg, 4, 1.0) };
+        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
+        let student = TrainedClassifier::freeze(&network, spec, &Device::flex());
+        let outliers = {
+            let images = set.batch(&(0..200).collect::<Vec<_>>(), &student.device()).expect("a batch");
+            argmax(student.logits(images)).expect("logits").iter().filter(|winner| **winner == 4).count()
+        };
+        assert!((1..180).contains(&outliers), "{outliers} of 200");
+        let config = crate::distill::OutlierConfig::default();
+        let teacher = super::tests::student();
+        let labels = SoftLabels::with_outlier_class(&teacher, &set, &config, Seed::new(1), &Silent);
+        let labels = labels.expect("computed");
+        let calibrated = |images: usize| {
+            // Of 201 ranks, so many are the share.
+            let null_rate = (images + 1) as f64 / 201.0 + 1e-9;
+            let config = AbstentionConfig { null_rate, passes: 4, ..AbstentionConfig::default() };
+            NullRule::calibrate(&student, &labels, &set, &config, 1, &Silent).expect("calibrated")
+        };
+        let null = |rule: &NullRule| {
+            let answers = asked(&student, rule).answer_set(&set, &Silent).expect("answered");
+            answers.iter().filter(|answer| answer.null).count()
+        };
+        let enough = calibrated(outliers + 10);
+        assert_eq!((enough.outlier_images, null(&enough)), (outliers, outliers + 10));
+        let too_few = calibrated(outliers - 1);
+        assert_eq!((too_few.threshold, null(&too_few)), (None, outliers));
     }
 
     #[test]

@@ -33,9 +33,9 @@ impl<'a> NullScore<'a> {
         Self { student, rule, passes, draws }
     }
 
-    /// The largest value that the rule does not answer null; beyond every uncertainty where it never answers null.
-    pub fn limit(&self) -> f64 {
-        (self.rule.threshold.unwrap_or(f64::MAX) + FLOOR).ln()
+    /// The largest value that the rule does not answer null; `None` where it never answers null for want of sureness.
+    pub fn limit(&self) -> Option<f64> {
+        self.rule.threshold.map(|threshold| (threshold + FLOOR).ln())
     }
 }
 

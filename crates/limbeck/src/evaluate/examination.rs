@@ -17,7 +17,7 @@ use crate::attack::{AttackConfig, ThreatModel};
 use crate::dataset::Dataset;
 use crate::distill::{Abstaining, AtTemperature};
 use crate::error::Result;
-use crate::network::{Tempered, TrainedClassifier};
+use crate::network::{AmongClasses, Model, Tempered, TrainedClassifier};
 use crate::progress::Progress;
 
 /// What every model of an evaluation is put to.
@@ -50,11 +50,21 @@ impl Source {
         progress: &dyn Progress,
     ) -> Result<Self> {
         let classes = classifier.spec().classes.len();
+        Self::craft_on(name, &Tempered(classifier), classes, trials, progress)
+    }
+
+    fn craft_on(
+        name: &str,
+        attacked: &dyn Model,
+        classes: usize,
+        trials: Trials<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
         let possible = trials.attacks.iter().filter(|attack| attack.kind.least_classes() <= classes);
         let sets = possible
             .map(|attack| {
                 progress.task(&format!("{} on {name}", attack.label()), "images");
-                let set = AttackedSet::craft(&Tempered(classifier), attack, trials.attacked, progress)?;
+                let set = AttackedSet::craft(attacked, attack, trials.attacked, progress)?;
                 Ok((*attack, set))
             })
             .collect::<Result<_>>()?;
@@ -115,8 +125,14 @@ pub fn examine(
         answers: abstaining.map(answers).transpose()?,
     };
     let own = Source::craft(name, classifier, trials, progress)?;
+    // An attack on every output stops where the outlier class wins, which is a null answer: who wants a wrong one looks among the classes.
+    let among_classes = (abstaining.is_some() && classifier.spec().outlier).then(|| {
+        let (name, classes) = (format!("{name} without its outlier class"), classifier.spec().classes.len());
+        Source::craft_on(&name, &AmongClasses(classifier), classes, trials, progress)
+    });
+    let among_classes = among_classes.transpose()?;
     let mut attempts = Vec::new();
-    for source in [Some(&own), subject.transfer].into_iter().flatten() {
+    for source in [Some(&own), among_classes.as_ref(), subject.transfer].into_iter().flatten() {
         for (attack, set) in &source.sets {
             let answers = |student| answers_under(student, set, progress);
             attempts.push(Attempt {

@@ -213,7 +213,7 @@ const QUIET: [f64; 2] = [80.0, 95.0];
 
 /// Scores held-out images clean, attacked on `unseen`, and honestly damaged; `None` for fewer than two images.
 ///
-/// Nothing is fitted here: `thresholds`, in the order of the table of scores, come frozen. Whoever knows `detector` crafts on both networks at once, keeps
+/// Attacks that the attacker's network has too few classes for are left out. Nothing is fitted here: `thresholds`, in the order of the table of scores, come frozen. Whoever knows `detector` crafts on both networks at once, keeps
 /// log-odds and reconstruction error where those of trusted images are, and keeps what is not flagged.
 #[expect(
     clippy::too_many_arguments,
@@ -240,7 +240,8 @@ pub fn held_out(
     let frozen = Frozen { clean, scorer, decisive, threshold };
     let (indices, device): (Vec<usize>, _) = ((0..test.len()).collect(), unseen.device());
     let mut attacks = Vec::new();
-    for attack in &config.attacks {
+    let classes = unseen.spec().classes.len();
+    for attack in config.attacks.iter().filter(|attack| attack.kind.least_classes() <= classes) {
         progress.task(&format!("{} on held-out images", attack.label()), "images");
         let crafted = craft_images(test, &indices, attack, unseen, &device, progress)?;
         attacks.push(frozen.attacked(test, attack.label(), false, crafted, progress)?);

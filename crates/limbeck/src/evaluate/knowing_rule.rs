@@ -13,7 +13,9 @@ use crate::attack::{
 use crate::dataset::Dataset;
 use crate::distill::{Abstaining, Answer, DetectorLimits, NullScore};
 use crate::error::{Error, Result};
-use crate::network::{DetectionHead, Model, ReconstructionError, Tempered, TrainedClassifier};
+use crate::network::{
+    AmongClasses, DetectionHead, Model, OutlierLead, ReconstructionError, TrainedClassifier,
+};
 use crate::poison::Evasion;
 use crate::progress::Progress;
 use crate::rng::Seed;
@@ -27,7 +29,7 @@ pub struct KnowingRuleConfig {
     pub eps: Vec<f64>,
     /// Test images that are attacked, drawn by the seed; 0 = all.
     pub images: usize,
-    /// Steps of each try, from half of eps down. There are two tries to avoid null, of which each image keeps the one that succeeds.
+    /// Steps of each try, from half of eps down. There are two tries to avoid null, and one for each condition of an answer to seek it; each image keeps one that succeeds.
     pub steps: usize,
 }
 
@@ -66,6 +68,8 @@ struct Attacker<'a> {
     student: &'a TrainedClassifier,
     /// The rule's uncertainty, as far as it is known.
     score: NullScore<'a>,
+    /// What must not win, of a student with an outlier class.
+    outlier: Option<OutlierLead<'a>>,
     /// What the rule asks beside it, if that is known.
     detector: Option<Detector<'a>>,
     wish: Wish,
@@ -109,34 +113,45 @@ impl Model for Negated<'_> {
     }
 }
 
+/// What an image is not to be above.
+fn guarded(conditions: Vec<(&dyn Model, f64)>) -> Vec<Guard<'_>> {
+    let guard = |(model, limit)| Guard { model, score: GuardScore::Logit, limit };
+    conditions.into_iter().map(guard).collect()
+}
+
 impl Attacker<'_> {
     /// Images `[batch, 3, height, width]` of 8 bits within `eps` of these.
     fn craft(&self, eps: f64, images: &Tensor<4>, labels: &[u32]) -> Result<Tensor<4>> {
         let (step, steps, ball) = (eps / 2.0, self.steps, ThreatModel::linf(eps).in_whole_levels());
-        let tempered = Tempered(self.student);
-        let (negated, limit) = (Negated(&self.score), self.score.limit());
-        let guards = match self.wish {
-            Wish::Avoid => {
-                self.conditions().into_iter().map(|(model, limit)| (model, limit - MARGIN)).collect()
-            }
-            Wish::Seek => vec![(&negated as &dyn Model, -limit - MARGIN)],
-        };
-        let guard = |(model, limit)| Guard { model, score: GuardScore::Logit, limit };
-        let guards = guards.into_iter().map(guard).collect();
-        let evasive = Evasive { guards, step, steps, weight: Evasion::default().weight };
-        let from = |start, payload: &dyn Fn(usize) -> Payload| {
+        let classes = AmongClasses(self.student);
+        let past = |guards: Vec<(&dyn Model, f64)>, start, payload: &dyn Fn(usize) -> Payload| {
             let aim = |row: usize| Aim { label: labels[row], payload: payload(row) };
             let aims: Vec<Aim> = (0..labels.len()).map(aim).collect();
-            evasive.steps_from(start, &tempered, &aims, |moved| ball.project(images, moved))
+            let evasive = Evasive { guards: guarded(guards), step, steps, weight: Evasion::default().weight };
+            evasive.steps_from(start, &classes, &aims, |moved| ball.project(images, moved))
         };
         if let Wish::Seek = self.wish {
-            return from(images.clone(), &|_| Payload::None);
+            // One condition that fails is enough.
+            let mut found = images.clone();
+            for (model, limit) in self.conditions() {
+                let negated = Negated(model);
+                let moved = past(vec![(&negated, -limit - MARGIN)], images.clone(), &|_| Payload::None)?;
+                let scores = values(model.logits(moved.clone()))?;
+                let rows: Vec<usize> =
+                    (0..labels.len()).filter(|&row| f64::from(scores[row]) > limit).collect();
+                if !rows.is_empty() {
+                    found = replace(found, &rows, select(&moved, &rows));
+                }
+            }
+            return Ok(found);
         }
+        let inside = || self.conditions().into_iter().map(|(model, limit)| (model, limit - MARGIN)).collect();
+        let evasive = Evasive { guards: guarded(inside()), step, steps, weight: Evasion::default().weight };
         // The start is an image that is answered wrongly: from one that is not, the way to one that is and passes is seldom found.
-        let away = evasive.propose(&tempered, ball, images.clone(), labels)?;
+        let away = evasive.propose(&classes, ball, images.clone(), labels)?;
         let rivals = self.rivals(images, labels)?;
-        let start = TargetedIFgsm { step, steps }.propose(&tempered, ball, images.clone(), &rivals)?;
-        let towards = from(start, &|row| Payload::Towards(rivals[row]))?;
+        let start = TargetedIFgsm { step, steps }.propose(&classes, ball, images.clone(), &rivals)?;
+        let towards = past(inside(), start, &|row| Payload::Towards(rivals[row]))?;
         let [won, won_too] = [self.wins(&away, labels)?, self.wins(&towards, labels)?];
         let rows: Vec<usize> = (0..labels.len()).filter(|&row| won_too[row] && !won[row]).collect();
         Ok(replace(away, &rows, select(&towards, &rows)))
@@ -144,29 +159,25 @@ impl Attacker<'_> {
 
     /// All that must not be exceeded for an answer to be given, as far as it is known.
     fn conditions(&self) -> Vec<(&dyn Model, f64)> {
-        let uncertainty = (&self.score as &dyn Model, self.score.limit());
-        [uncertainty].into_iter().chain(self.detector.iter().flat_map(Detector::parts)).collect()
+        let uncertainty = self.score.limit().map(|limit| (&self.score as &dyn Model, limit));
+        let outlier = self.outlier.as_ref().map(|lead| (lead as &dyn Model, 0.0));
+        let detector = self.detector.iter().flat_map(Detector::parts);
+        uncertainty.into_iter().chain(outlier).chain(detector).collect()
     }
 
     /// The likeliest wrong class of each image.
     fn rivals(&self, images: &Tensor<4>, labels: &[u32]) -> Result<Vec<u32>> {
-        let logits = self.student.logits(images.clone());
-        // The outlier class is no answer.
-        let classes = self.student.spec().classes.len();
-        let logits = logits.narrow(1, 0, classes);
+        let logits = AmongClasses(self.student).logits(images.clone());
+        let [_, classes] = logits.dims();
         let own = crate::tensors::labels(labels, &logits.device()).one_hot::<2>(classes).float();
         argmax(logits - own.mul_scalar(1e9))
     }
 
     /// Whether each image would, as far as the attacker knows, be answered wrongly.
     fn wins(&self, images: &Tensor<4>, labels: &[u32]) -> Result<Vec<bool>> {
-        let answers = argmax(self.student.logits(images.clone()))?;
-        let classes = self.student.spec().classes.len() as u32;
-        let mut wins: Vec<bool> = answers
-            .into_iter()
-            .zip(labels)
-            .map(|(answer, label)| answer != *label && answer < classes)
-            .collect();
+        let answers = argmax(AmongClasses(self.student).logits(images.clone()))?;
+        let mut wins: Vec<bool> =
+            answers.into_iter().zip(labels).map(|(answer, label)| answer != *label).collect();
         for (model, limit) in self.conditions() {
             let scores = values(model.logits(images.clone()))?;
             wins.iter_mut().zip(scores).for_each(|(wins, score)| *wins &= f64::from(score) <= limit);
@@ -188,7 +199,14 @@ pub fn knowing_rule(
     let set = attack_set(test, config.images, seed);
     let (indices, steps): (Vec<usize>, _) = ((0..set.len()).collect(), config.steps);
     let (own, detector) = (|| NullScore::of_rule(student, rule), Detector::of(abstaining));
-    let avoiding = |score, detector| Attacker { student, score, detector, wish: Wish::Avoid, steps };
+    let avoiding = |score, detector| Attacker {
+        student,
+        score,
+        outlier: student.spec().outlier.then_some(OutlierLead(student)),
+        detector,
+        wish: Wish::Avoid,
+        steps,
+    };
     let others = NullScore::by_other_draws(student, rule, rule.passes, seed.child("passes"));
     let mut attackers = vec![
         ("avoiding null", avoiding(own(), detector)),
@@ -197,7 +215,7 @@ pub fn knowing_rule(
     if detector.is_some() {
         attackers.push(("avoiding null, detector unknown", avoiding(own(), None)));
     }
-    attackers.push(("seeking null", Attacker { wish: Wish::Seek, ..avoiding(own(), None) }));
+    attackers.push(("seeking null", Attacker { wish: Wish::Seek, ..avoiding(own(), detector) }));
     let mut rows = Vec::new();
     for &eps in &config.eps {
         let attack = AttackConfig::linf(AttackKind::IFgsm, eps);
@@ -225,7 +243,7 @@ mod tests {
     use super::*;
     use crate::distill::{AbstentionConfig, NullRule, SoftLabels, UNCERTAINTIES};
     use crate::network::{
-        Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, TrainedAutoencoder,
+        Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Tempered, TrainedAutoencoder,
     };
     use crate::progress::Silent;
     use crate::testing::{blocks, tiny_spec};
@@ -317,6 +335,34 @@ mod tests {
         assert!(ignorant.perturbed > 0, "nothing to know: {ignorant:?}");
         assert!(knowing.perturbed < ignorant.perturbed, "{knowing:?}, {ignorant:?}");
         assert!(knowing.wrong >= ignorant.wrong, "{knowing:?}, {ignorant:?}");
+        // To be silenced, one condition is enough: whoever knows of more of them has it more often.
+        let alone = NullRule { detector: None, ..rule.clone() };
+        let unaware = Abstaining { student: &student, rule: &alone, autoencoder: None };
+        let unaware = knowing_rule(unaware, &set, &config, Seed::new(1), &Silent).expect("attacked");
+        let (seeking, by_doubt) = (row(", seeking null"), unaware.last().expect("rows"));
+        assert!(by_doubt.inputs.ends_with(", seeking null"));
+        assert!(seeking.null >= by_doubt.null && seeking.perturbed > 0, "{seeking:?}, {by_doubt:?}");
+    }
+
+    #[test]
+    fn whoever_knows_of_the_outlier_class_keeps_it_below_the_others_or_lifts_it_above() {
+        let set = blocks(24, 4, 2);
+        let spec = ClassifierSpec { outlier: true, ..tiny_spec(Architecture::Vgg, 4, 1.0) };
+        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
+        let student = TrainedClassifier::freeze(&network, spec, &Device::flex());
+        let rule = NullRule {
+            threshold: None,
+            references: vec![vec![0.2; 5]; 5],
+            ..rule(&super::tests::student(), 0.1)
+        };
+        let config = KnowingRuleConfig { eps: vec![0.2], images: 0, steps: 20 };
+        let rows =
+            knowing_rule(asked(&student, &rule), &set, &config, Seed::new(1), &Silent).expect("attacked");
+        let clean = asked(&student, &rule).answer_set(&set, &Silent).expect("answered");
+        let clean = clean.iter().filter(|answer| answer.null).count() as u64;
+        let (avoiding, seeking) = (&rows[0], rows.last().expect("rows"));
+        assert!(avoiding.null <= clean && clean <= seeking.null, "{avoiding:?}, {clean}, {seeking:?}");
+        assert!(avoiding.null < seeking.null, "{avoiding:?}, {seeking:?}");
     }
 
     #[test]

@@ -423,6 +423,9 @@ pub struct AbstentionSummary {
     pub calibration_images: u64,
     /// Whether the share of null was promised by the conformal rule, of images that are exchangeable with these.
     pub guaranteed: bool,
+    /// Calibration images that are null because the outlier class of the student wins.
+    #[serde(default)]
+    pub outlier_images: u64,
     /// Dropout passes.
     pub passes: u32,
     /// Null when the uncertainty is above this; `None` where the calibration images were too few to promise `target_null_rate`.

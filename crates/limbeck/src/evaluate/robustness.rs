@@ -199,6 +199,7 @@ pub fn abstention(
     Ok(AbstentionSummary {
         compared: compared.collect::<Result<_>>()?,
         calibration_images: rule.calibration_images as u64,
+        outlier_images: rule.outlier_images as u64,
         guaranteed: rule.calibration == NullCalibration::Conformal,
         uncertainty: rule.uncertainty.words().to_owned(),
         passes: rule.passes as u32,

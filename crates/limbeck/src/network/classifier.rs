@@ -125,6 +125,21 @@ impl ClassifierSpec {
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::config("classifier.dropout", self.dropout, "a probability in [0, 1)"));
         }
+        if !(self.temperature.is_finite() && self.temperature >= 1.0) {
+            return Err(Error::input(
+                "classifier",
+                format!("a temperature of {}", self.temperature),
+                "a finite number, 1 or more",
+            ));
+        }
+        let Normalisation { mean, std } = self.normalisation;
+        if !mean.iter().all(|mean| mean.is_finite()) || !std.iter().all(|std| std.is_normal() && *std > 0.0) {
+            return Err(Error::input(
+                "classifier",
+                format!("a normalisation by mean {mean:?} and std {std:?}"),
+                "finite numbers, std above 0",
+            ));
+        }
         if self.classes.len() < 2 {
             return Err(Error::input(
                 "classifier",
@@ -327,5 +342,29 @@ impl Model for TrainedClassifier {
 
     fn device(&self) -> Device {
         self.device.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::tiny_spec;
+
+    #[test]
+    fn a_spec_that_would_turn_an_attack_around_is_refused() {
+        let refusal = |spec: ClassifierSpec| {
+            let fresh = spec.init(&Device::flex(), &mut Seed::new(1).rng("weights"));
+            fresh.expect_err("refused").to_string()
+        };
+        let spec = || tiny_spec(Architecture::Vgg, 4, 1.0);
+        for temperature in [-1.0, 0.0, 0.5, f64::NAN, f64::INFINITY] {
+            let error = refusal(ClassifierSpec { temperature, ..spec() });
+            assert!(error.contains(&format!("a temperature of {temperature}")), "{error}");
+        }
+        for std in [0.0, -0.25, f32::NAN] {
+            let normalisation = Normalisation { std: [0.25, std, 0.25], ..Normalisation::default() };
+            let error = refusal(ClassifierSpec { normalisation, ..spec() });
+            assert!(error.contains("std above 0"), "{error}");
+        }
     }
 }

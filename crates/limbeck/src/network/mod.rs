@@ -48,6 +48,33 @@ impl Model for Tempered<'_> {
     }
 }
 
+/// The same without its outlier class, if it has one: of the classes that it may answer.
+pub(crate) struct AmongClasses<'a>(pub(crate) &'a TrainedClassifier);
+
+impl Model for AmongClasses<'_> {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        Tempered(self.0).logits(images).narrow(1, 0, self.0.spec().classes.len())
+    }
+
+    fn device(&self) -> Device {
+        self.0.device()
+    }
+}
+
+/// By how much the outlier class of a classifier is above its likeliest class, in units of z/T, as a model of one logit: above 0 it is the answer. `[batch, 1]`
+pub(crate) struct OutlierLead<'a>(pub(crate) &'a TrainedClassifier);
+
+impl Model for OutlierLead<'_> {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        let (logits, classes) = (Tempered(self.0).logits(images), self.0.spec().classes.len());
+        logits.clone().narrow(1, classes, 1) - logits.narrow(1, 0, classes).max_dim(1)
+    }
+
+    fn device(&self) -> Device {
+        self.0.device()
+    }
+}
+
 /// An autoencoder's detection head as a model of one logit: the log-odds that an image was perturbed on purpose, `[batch, 1]`.
 #[derive(Clone, Copy)]
 pub struct DetectionHead<'a>(pub &'a TrainedAutoencoder);

@@ -390,6 +390,7 @@ fn abstention() -> AbstentionSummary {
         uncertainty: "KL to the class reference".to_owned(),
         calibration_images: 240,
         guaranteed: true,
+        outlier_images: 0,
         compared: [("KL to the class reference", 0.04), ("predictive entropy", 0.05)]
             .map(|(words, aurc)| UncertaintyRow { uncertainty: words.to_owned(), aurc })
             .to_vec(),

@@ -11,6 +11,7 @@ use rand::Rng as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::WeightPerturbation;
 use crate::attack::{Attack, IFgsm, Pgd, ThreatModel, craft};
 use crate::error::{Error, Result};
 use crate::network::Model;
@@ -30,11 +31,21 @@ pub struct CraftingConfig {
     pub random_start: bool,
     /// Share of the training over which eps and step rise from 0 to their values; 0 = from the start.
     pub ramp: f64,
+    /// Weights that are perturbed with the images.
+    #[serde(default)]
+    pub weights: WeightPerturbation,
 }
 
 impl Default for CraftingConfig {
     fn default() -> Self {
-        Self { eps: 8.0 / 255.0, steps: 3, step: 0.0, random_start: true, ramp: 0.0 }
+        Self {
+            eps: 8.0 / 255.0,
+            steps: 3,
+            step: 0.0,
+            random_start: true,
+            ramp: 0.0,
+            weights: WeightPerturbation::default(),
+        }
     }
 }
 
@@ -55,7 +66,7 @@ impl CraftingConfig {
         if !(0.0..1.0).contains(&self.ramp) {
             return Err(Error::config(format!("{key}.ramp"), self.ramp, "a share in [0, 1)"));
         }
-        Ok(())
+        self.weights.check(&format!("{key}.weights"))
     }
 
     /// The step size at the full radius.

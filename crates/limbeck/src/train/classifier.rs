@@ -174,24 +174,36 @@ impl Task<Classifier> for ClassifierTask<'_> {
     }
 
     fn loss(&self, network: &Classifier, batch: Batch, place: f64, rng: &mut Rng) -> Result<Tensor<1>> {
-        let Some(RobustDistillation { teacher, temperature, weight }) = self.lesson.robust_distillation
-        else {
-            let images = self.perturbed(network, &batch, place, rng)?;
-            return Ok(self.target_loss(network, images, batch.targets, rng));
-        };
+        let distillation = self.lesson.robust_distillation.as_ref();
         // A part of weight 0 is left out, with the passes that only it needs: they would move the statistics of batch norm.
-        let imitation = if weight > 0.0 {
-            let answers = softmax(teacher.logits(batch.images.clone()).div_scalar(temperature), 1);
-            let images = self.perturbed(network, &batch, place, rng)?;
-            let logits = network.train_logits(images.autodiff(), rng);
-            Some(scaled_divergence(logits, answers.autodiff(), temperature).mul_scalar(weight))
+        let imitated = distillation.filter(|distillation| distillation.weight > 0.0);
+        let answers = imitated.map(|RobustDistillation { teacher, temperature, .. }| {
+            softmax(teacher.logits(batch.images.clone()).div_scalar(*temperature), 1).autodiff()
+        });
+        let perturbed = if distillation.is_some() && imitated.is_none() {
+            batch.images.clone()
         } else {
-            None
+            self.perturbed(network, &batch, place, rng)?
         };
-        let labelled = (weight < 1.0)
-            .then(|| self.target_loss(network, batch.images, batch.targets, rng).mul_scalar(1.0 - weight));
-        let parts = imitation.into_iter().chain(labelled);
-        Ok(parts.reduce(|a, b| a + b).expect("the weights of both parts sum to 1"))
+        let Batch { images, targets, .. } = batch;
+        let mut loss_of = |network: &Classifier| {
+            let Some(&RobustDistillation { temperature, weight, .. }) = distillation else {
+                return self.target_loss(network, perturbed.clone(), targets.clone(), rng);
+            };
+            let imitation = answers.clone().map(|answers| {
+                let logits = network.train_logits(perturbed.clone().autodiff(), rng);
+                scaled_divergence(logits, answers, temperature).mul_scalar(weight)
+            });
+            let labelled = (weight < 1.0).then(|| {
+                self.target_loss(network, images.clone(), targets.clone(), rng).mul_scalar(1.0 - weight)
+            });
+            let parts = imitation.into_iter().chain(labelled);
+            parts.reduce(|a, b| a + b).expect("the weights of both parts sum to 1")
+        };
+        Ok(match &self.lesson.adversarial {
+            Some(crafting) => crafting.weights.loss(network, place, loss_of),
+            None => loss_of(network),
+        })
     }
 
     fn validate(&self, network: &Classifier) -> Result<Validation> {

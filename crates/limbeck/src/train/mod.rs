@@ -11,6 +11,7 @@ mod classifier;
 mod loss;
 mod optimiser;
 mod schedule;
+mod weight_perturbation;
 
 pub use adversarial::CraftingConfig;
 pub use augment::{Augmentation, augment};
@@ -21,6 +22,7 @@ pub(crate) use loss::binary_cross_entropies;
 pub use loss::{entropy_of, scaled_divergence, soft_cross_entropy};
 pub use optimiser::OptimiserConfig;
 pub use schedule::Schedule;
+pub use weight_perturbation::WeightPerturbation;
 
 use burn::module::Module;
 use burn::optim::GradientsParams;

@@ -156,8 +156,13 @@ impl Task<Mlp> for PredictorTask<'_> {
             Some(crafting) => self.examples(network, crafting, &batch.rows, batch.inputs, place, rng)?,
             None => batch.inputs,
         };
-        let outputs = network.train_outputs(inputs.autodiff(), rng);
-        Ok(self.loss_of(outputs, batch.targets.autodiff()))
+        let (inputs, targets) = (inputs.autodiff(), batch.targets.autodiff());
+        let mut loss_of =
+            |network: &Mlp| self.loss_of(network.train_outputs(inputs.clone(), rng), targets.clone());
+        Ok(match &self.lesson.adversarial {
+            Some(crafting) => crafting.weights.loss(network, place, loss_of),
+            None => loss_of(network),
+        })
     }
 
     /// Against the rows' own answers, whatever was taught.
