@@ -4,7 +4,7 @@
 //! mean soft label of the predicted class c over the purified training set, also at T: both sides must be at one temperature, or the divergence mostly
 //! measures the difference of the temperatures. The student answers null when u(x) > τ.
 //!
-//! τ is calibrated on clean images that no classifier was trained on. By the conformal rule it is the smallest of their uncertainties that at most ⌊a (n + 1)⌋ − 1 of the n
+//! τ is calibrated on clean images that no classifier was trained on, nor its epoch chosen by. By the conformal rule it is the smallest of their uncertainties that at most ⌊a (n + 1)⌋ − 1 of the n
 //! exceed, where a is the share of null that is asked for. A clean image that is exchangeable with them is then answered null with probability a at most, whatever n and the
 //! uncertainty (Vovk 2005; Papadopoulos 2002). The guarantee is one over images and calibration sets together, not for a class or for one calibration set, and
 //! it does not hold for images of another origin: frames of one video are alike, and those of another video are not exchangeable with them.
@@ -88,6 +88,9 @@ impl AbstentionConfig {
 
     /// τ by the uncertainties of clean calibration images; `None` where these are too few to promise anything.
     pub(crate) fn threshold(&self, uncertainties: Vec<f64>) -> Result<Option<f64>> {
+        if uncertainties.is_empty() {
+            return Ok(None);
+        }
         match self.calibration {
             NullCalibration::Percentile => {
                 let rule = Rule::Percentile { percentile: 100.0 * (1.0 - self.null_rate), margin: 0.0 };
@@ -183,7 +186,8 @@ impl NullRule {
         Tensor::<2>::from_data(data, &answers.device()).select(0, answers)
     }
 
-    /// Fits τ, and the temperature of the answers' probabilities, on clean calibration images. The detector is not asked.
+    /// Fits τ, and the temperature of the answers' probabilities, on clean calibration images that had no part in the student; without any, nothing is promised and the temperature is 1.
+    /// The detector is not asked.
     pub fn calibrate(
         student: &TrainedClassifier,
         soft_labels: &SoftLabels,
@@ -221,6 +225,9 @@ fn calibrate_temperature(
     calibration: &Dataset,
     progress: &dyn Progress,
 ) -> Result<f64> {
+    if calibration.is_empty() {
+        return Ok(1.0);
+    }
     let indices: Vec<usize> = (0..calibration.len()).collect();
     let mut logits = Vec::with_capacity(calibration.len() * student.spec().outputs());
     for chunk in indices.chunks(INFERENCE_BATCH) {

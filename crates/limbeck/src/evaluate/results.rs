@@ -86,7 +86,7 @@ pub struct DatasetSummary {
     /// Other images, known to be clean: thresholds were fitted on them, and a label model started from them. Where nothing is trusted, audited images that stand in
     /// for them.
     pub trusted_images: u64,
-    /// Of the audited images those that no classifier was trained on; the kept ones calibrated the null rule.
+    /// Of the audited images those that no classifier was trained on; of the kept ones a third chose epochs and the others calibrated the null rule.
     pub calibration_images: u64,
     /// Images that nothing was fitted on.
     pub test_images: u64,

@@ -41,7 +41,9 @@ pub(super) struct Audit {
 pub(super) struct Purified {
     /// What is left of the fitted images, and trusted ones.
     pub(super) train: Dataset,
-    /// Held-out images that were kept, and trusted ones of the same groups.
+    /// What chooses the epoch of a classifier: a part of the held-out images that were kept, and of trusted ones of the same groups.
+    pub(super) validation: Dataset,
+    /// What the null rule is calibrated on, the others: what they promise holds for a student that they had no part in.
     pub(super) calibration: Dataset,
     pub(super) key: String,
 }
@@ -49,11 +51,9 @@ pub(super) struct Purified {
 impl Purified {
     /// The set as it came.
     pub(super) fn nothing(sets: &Sets) -> Result<Self> {
-        Ok(Self {
-            train: sets.with_trusted(&sets.train.subset(&sets.fitted))?,
-            calibration: sets.with_held_out_trusted(&sets.train.subset(&sets.held_out))?,
-            key: sets.content_hash(),
-        })
+        let [validation, calibration] = sets.held_out_parts(&sets.train.subset(&sets.held_out))?;
+        let train = sets.with_trusted(&sets.train.subset(&sets.fitted))?;
+        Ok(Self { train, validation, calibration, key: sets.content_hash() })
     }
 }
 
@@ -262,11 +262,9 @@ impl Run<'_> {
             };
             set.subset(&(0..kept.len()).filter(is_wanted).collect::<Vec<_>>())
         };
-        Ok(Purified {
-            train: sets.with_trusted(&of_kept(&sets.fitted, &[Verdict::Keep, Verdict::Reconstruct]))?,
-            calibration: sets.with_held_out_trusted(&of_kept(&sets.held_out, &[Verdict::Keep]))?,
-            key,
-        })
+        let [validation, calibration] = sets.held_out_parts(&of_kept(&sets.held_out, &[Verdict::Keep]))?;
+        let train = sets.with_trusted(&of_kept(&sets.fitted, &[Verdict::Keep, Verdict::Reconstruct]))?;
+        Ok(Purified { train, validation, calibration, key })
     }
 }
 

@@ -92,7 +92,7 @@ impl Run<'_> {
                     1.0,
                     &set,
                     || Ok(Targets::Labels),
-                    &purified.calibration,
+                    &purified.validation,
                     &[&purified.key],
                 )?;
                 let count = |verdict: Verdict| verdicts.iter().filter(|v| **v == verdict).count() as u64;

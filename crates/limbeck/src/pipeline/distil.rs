@@ -31,7 +31,7 @@ impl Run<'_> {
             &teaching,
             &purified.train,
             || Ok(Targets::Labels),
-            &purified.calibration,
+            &purified.validation,
             &[&purified.key],
         )
     }
@@ -105,7 +105,7 @@ impl Run<'_> {
                 }
                 StudentLesson::Labels | StudentLesson::RobustDistillation => Ok(Targets::Labels),
             },
-            &purified.calibration,
+            &purified.validation,
             &learnt_from,
         )
     }

@@ -6,7 +6,7 @@ use super::sets::Sets;
 use super::stages::{Made, Poison};
 use crate::artefact::{read_json, write_json};
 use crate::dataset::{Dataset, group_folds};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::TrainedClassifier;
 use crate::purify::{FoldNetworks, Knowledge, Twins, stand_ins};
 use crate::train::Targets;
@@ -30,7 +30,7 @@ impl Run<'_> {
     /// Trains a classifier and an autoencoder for each fold, and draws stand-ins for trusted images by what they see.
     fn stand_ins(&mut self, sets: &Sets, audited: &Dataset, data: &str) -> Result<Made<Vec<usize>>> {
         let (config, share) = (self.config.knowledge, self.config.data.split.trusted);
-        let fold_of = group_folds(audited, config.folds, self.config.seed);
+        let fold_of = folds(audited, &sets.held_out, config.folds, self.config.seed)?;
         let ClassifierSection { network, train } = self.config.classifier.clone();
         let (mut networks, mut keys) = (Vec::new(), Vec::new());
         for fold in 0..config.folds {
@@ -92,5 +92,51 @@ impl Run<'_> {
             }
         }
         Ok(Twins { images, twins: twins.with_pixels(poisoned)? })
+    }
+}
+
+/// The fold of each image, whole groups in one, so that beside each fold some of the `held_out` images are left to choose epochs by.
+fn folds(audited: &Dataset, held_out: &[usize], folds: usize, seed: u64) -> Result<Vec<usize>> {
+    let mut fold_of = group_folds(audited, folds, seed);
+    let all_in_one = |fold_of: &[usize]| {
+        held_out.iter().all(|&index| Some(fold_of[index]) == held_out.first().map(|&first| fold_of[first]))
+    };
+    if all_in_one(&fold_of) {
+        // Few groups may fall into one fold by chance: they are dealt apart from the others.
+        let apart = group_folds(&audited.subset(held_out), folds, seed);
+        held_out.iter().zip(apart).for_each(|(&index, fold)| fold_of[index] = fold);
+    }
+    if all_in_one(&fold_of) {
+        return Err(Error::config(
+            "data.split.calibration",
+            format!("{} held-out images of one group", held_out.len()),
+            "two groups or more, where nothing is trusted",
+        ));
+    }
+    Ok(fold_of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::blocks;
+
+    #[test]
+    fn beside_every_fold_there_are_held_out_images() {
+        let set = blocks(40, 4, 1);
+        let as_dealt = group_folds(&set, 2, 3);
+        // By chance all of one fold.
+        let held_out: Vec<usize> = (0..40).filter(|&index| as_dealt[index] == 0).take(4).collect();
+        let dealt = folds(&set, &held_out, 2, 3).expect("dealt");
+        for fold in 0..2 {
+            assert!(held_out.iter().any(|&index| dealt[index] != fold), "{dealt:?}");
+        }
+        assert!(
+            (0..40).filter(|index| !held_out.contains(index)).all(|index| dealt[index] == as_dealt[index])
+        );
+        let spread: Vec<usize> = (0..40).collect();
+        assert_eq!(folds(&set, &spread, 2, 3).expect("dealt"), as_dealt, "nothing to mend");
+        let error = folds(&set, &held_out[..1], 2, 3).expect_err("one image").to_string();
+        assert!(error.contains("data.split.calibration") && error.contains("one group"), "{error}");
     }
 }

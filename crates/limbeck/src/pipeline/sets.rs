@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
-use crate::dataset::{Dataset, Part, Sample, SampleId, Source, Split, TestPart};
+use crate::dataset::{Dataset, Part, Sample, SampleId, Source, Split, TestPart, group_folds};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::purify::Knowledge;
@@ -127,12 +127,13 @@ impl Sets {
         filtered.joined(&self.trusted_of(false))
     }
 
-    /// What a classifier is calibrated on when `filtered`, a part of the held-out images, is left of them: the trusted images of the same groups beside it.
+    /// What a classifier's epoch is chosen on, and what its null rule is calibrated on, when `filtered`, a part of the held-out images, is left of them: a third and the rest of these and
+    /// the trusted images of the same groups, a group as a whole.
     ///
     /// # Errors
     /// As [`Dataset::joined`].
-    pub fn with_held_out_trusted(&self, filtered: &Dataset) -> Result<Dataset> {
-        filtered.joined(&self.trusted_of(true))
+    pub fn held_out_parts(&self, filtered: &Dataset) -> Result<[Dataset; 2]> {
+        Ok(third_and_rest(&filtered.joined(&self.trusted_of(true))?))
     }
 
     /// The trusted images of held-out groups, or all others; none that are audited.
@@ -156,6 +157,15 @@ impl Sets {
         let parts = [part(&self.fitted), part(&self.held_out), trusted, self.test.content_hash()];
         blake3::hash(parts.join(" ").as_bytes()).to_hex().to_string()
     }
+}
+
+/// A third of a set and the rest of it, of each class about so many, a group as a whole; the draw minds the groups alone.
+fn third_and_rest(set: &Dataset) -> [Dataset; 2] {
+    let folds = group_folds(set, 3, 0);
+    [true, false].map(|is_third| {
+        let is_meant = |&index: &usize| (folds[index] == 0) == is_third;
+        set.subset(&(0..set.len()).filter(is_meant).collect::<Vec<_>>())
+    })
 }
 
 /// Two ascending lists as one, and where each of them went.
@@ -220,6 +230,22 @@ mod tests {
         paths.sort_unstable();
         expected.sort_unstable();
         assert_eq!(paths, expected);
+    }
+
+    #[test]
+    fn a_third_chooses_the_epoch_and_others_calibrate() {
+        let set = blocks(60, 4, 1);
+        let [third, rest] = third_and_rest(&set);
+        assert_eq!((third.len(), rest.len()), (20, 40));
+        let ids = |part: &Dataset| part.samples().iter().map(|sample| sample.id).collect::<HashSet<_>>();
+        assert!(ids(&third).is_disjoint(&ids(&rest)));
+        for class in 0..4 {
+            let of_class = third.samples().iter().filter(|sample| sample.label == class).count();
+            assert_eq!(of_class, 5, "class {class}");
+        }
+        // The only image chooses: without it there is no network.
+        let [third, rest] = third_and_rest(&set.subset(&[7]));
+        assert_eq!((third.len(), rest.len()), (1, 0));
     }
 
     #[test]
