@@ -29,8 +29,8 @@ pub struct SplitConfig {
     /// Default 0.05.
     pub trusted: f64,
     /// Fraction that no classifier is trained on, 0 or more, drawn group by group: a third of it
-    /// chooses their epochs, the rest calibrates the null rule. Default 0.15, about 31 images of the smallest GTSRB class: one of its
-    /// seven tracks.
+    /// chooses their epochs, the rest calibrates the null rule. Default 0.15, about 31 images of the
+    /// smallest GTSRB class: one of its seven tracks.
     pub calibration: f64,
     /// Fraction for the final figures, 0 or more, used only where the source has no test part.
     /// Default 0.15, as calibration.

@@ -330,7 +330,10 @@ impl TrainedClassifier {
         let device = device.clone().without_autodiff();
         let file = weights::WeightFile::open(path)?;
         let spec: ClassifierSpec = file.spec("classifier")?;
-        let network = file.apply(spec.init(&device, &mut Seed::new(0).rng("shape only"))?)?;
+        let shape = spec
+            .init(&device, &mut Seed::new(0).rng("shape only"))
+            .map_err(|error| Error::data(path, error.to_string(), "the spec of a classifier"))?;
+        let network = file.apply(shape)?;
         Ok(Self { network: network.valid(), spec, device })
     }
 }
@@ -361,6 +364,17 @@ mod tests {
             let error = refusal(ClassifierSpec { temperature, ..spec() });
             assert!(error.contains(&format!("a temperature of {temperature}")), "{error}");
         }
+        let network = spec().init(&Device::flex(), &mut Seed::new(1).rng("weights")).expect("the spec fits");
+        let turned = TrainedClassifier::freeze(
+            &network,
+            ClassifierSpec { temperature: -1.0, ..spec() },
+            &Device::flex(),
+        );
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("turned.safetensors");
+        turned.save(&path).expect("it is written");
+        let error = TrainedClassifier::load(&path, &Device::flex()).expect_err("refused").to_string();
+        assert!(error.contains("turned.safetensors") && error.contains("a temperature of -1"), "{error}");
         for std in [0.0, -0.25, f32::NAN] {
             let normalisation = Normalisation { std: [0.25, std, 0.25], ..Normalisation::default() };
             let error = refusal(ClassifierSpec { normalisation, ..spec() });
