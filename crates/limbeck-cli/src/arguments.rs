@@ -131,7 +131,10 @@ pub(crate) struct PurifyArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  limbeck distil photos --out audited")]
+#[command(after_help = "Examples:\n  \
+                        limbeck distil photos --out audited\n  \
+                        limbeck distil photos --out again --set distill.teacher=audited/student.safetensors\n\n\
+                        The second asks a classifier that is there already in the place of a teacher of its own.")]
 pub(crate) struct DistilArguments {
     #[command(flatten)]
     pub(crate) job: Job,

@@ -350,7 +350,7 @@ fn in_run<T>(
 
 /// A run or a search can then be gone on with from any working directory.
 fn with_absolute_data(mut config: RunConfig) -> RunConfig {
-    for path in [&mut config.data.path, &mut config.data.trusted] {
+    for path in [&mut config.data.path, &mut config.data.trusted, &mut config.distill.teacher] {
         if !path.is_empty()
             && let Ok(Ok(absolute)) =
                 std::path::absolute(&*path).map(|path| path.into_os_string().into_string())

@@ -14,7 +14,7 @@ use crate::attack::{AttackConfig, AttackKind, craft, input_gradient};
 use crate::error::{Error, Result};
 use crate::network::{
     Architecture, Autoencoder, AutoencoderKind, AutoencoderSpec, Classifier, ClassifierSpec, Model,
-    Normalisation, TrainedAutoencoder, TrainedClassifier,
+    Normalisation, TrainedAutoencoder, TrainedClassifier, Views,
 };
 use crate::rng::Seed;
 use crate::tensors;
@@ -309,6 +309,7 @@ fn classifier_spec(shape: Shape) -> ClassifierSpec {
         normalisation: Normalisation::default(),
         temperature: 20.0,
         outlier: false,
+        views: Views::One,
     }
 }
 

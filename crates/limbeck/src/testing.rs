@@ -4,7 +4,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::Rng as _;
 
 use crate::dataset::{Dataset, ImageSize, Sample};
-use crate::network::{Architecture, ClassifierSpec, Model, Normalisation};
+use crate::network::{
+    Architecture, AutoencoderSpec, ClassifierSpec, Model, Normalisation, TrainedAutoencoder,
+    TrainedClassifier, Views,
+};
 use crate::rng::Seed;
 
 /// Images of `classes` classes that a small network tells apart: each class has its own bright corner block, under noise.
@@ -43,7 +46,20 @@ pub(crate) fn tiny_spec(architecture: Architecture, classes: usize, temperature:
         normalisation: Normalisation::default(),
         temperature,
         outlier: false,
+        views: Views::One,
     }
+}
+
+/// A classifier with its first random weights.
+pub(crate) fn untrained(spec: ClassifierSpec, seed: u64) -> TrainedClassifier {
+    let network = spec.init(&Device::flex(), &mut Seed::new(seed).rng("weights")).expect("the spec fits");
+    TrainedClassifier::freeze(&network, spec, &Device::flex())
+}
+
+/// An autoencoder with its first random weights.
+pub(crate) fn untrained_autoencoder(spec: AutoencoderSpec, seed: u64) -> TrainedAutoencoder {
+    let network = spec.init(&Device::flex(), &mut Seed::new(seed).rng("weights")).expect("the spec fits");
+    TrainedAutoencoder::freeze(&network, spec, &Device::flex())
 }
 
 /// Random values in `[low, high)` as a tensor.

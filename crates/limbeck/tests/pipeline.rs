@@ -267,26 +267,30 @@ fn an_oracle_knows_what_images_were_before() {
     }
 }
 
+/// Distils into `folder` from images as they are, and gives the student's weights.
+fn distilled(folder: &Path, method: &str, adversarial: &str, teacher: &Path) -> limbeck::Result<Vec<u8>> {
+    let overrides = [
+        ("distill.method", toml::Value::from(method)),
+        ("distill.adversarial", toml::Value::from(adversarial)),
+        ("distill.teacher", toml::Value::from(teacher.to_str().expect("a path of UTF-8"))),
+        ("distill.crafting.steps", toml::Value::from(1)),
+        ("distill.crafting.ramp", toml::Value::from(0.5)),
+    ];
+    let config = overrides.into_iter().try_fold(config(), |config, (key, value)| config.with(key, value))?;
+    let device = limbeck::device("flex")?;
+    Run::open(folder, config, &device, &Silent)?.distil_as_it_is()?;
+    let loaded = Student::load(folder, &device)?;
+    assert!(loaded.rule().threshold.is_none_or(f64::is_finite), "{method}");
+    assert_eq!(loaded.rule().detector, None, "without an audit there is no detector to ask");
+    Ok(std::fs::read(folder.join("student.safetensors")).expect("a student"))
+}
+
 #[test]
 fn every_way_of_distilling_makes_its_own_student_and_the_first_comes_back_to_the_byte() {
     let folder = tempfile::tempdir().expect("a folder");
     let student = |method: &str, adversarial: &str| {
-        let overrides = [
-            ("distill.method", toml::Value::from(method)),
-            ("distill.adversarial", toml::Value::from(adversarial)),
-            ("distill.crafting.steps", toml::Value::from(1)),
-            ("distill.crafting.ramp", toml::Value::from(0.5)),
-        ];
-        let config = overrides
-            .into_iter()
-            .fold(config(), |config, (key, value)| config.with(key, value).expect("the override fits"));
-        let device = limbeck::device("flex").expect("a device");
-        let mut run = Run::open(folder.path(), config, &device, &Silent).expect("a run directory");
-        run.distil_as_it_is().unwrap_or_else(|error| panic!("{method}: {error}"));
-        let loaded = Student::load(folder.path(), &device).expect("a student with its null rule");
-        assert!(loaded.rule().threshold.is_none_or(f64::is_finite), "{method}");
-        assert_eq!(loaded.rule().detector, None, "without an audit there is no detector to ask");
-        std::fs::read(folder.path().join("student.safetensors")).expect("a student")
+        distilled(folder.path(), method, adversarial, Path::new(""))
+            .unwrap_or_else(|error| panic!("{method}: {error}"))
     };
     let mut students: Vec<Vec<u8>> = TABLE.iter().map(|row| student(row.name, "none")).collect();
     students.push(student("none", "student"));
@@ -295,4 +299,27 @@ fn every_way_of_distilling_makes_its_own_student_and_the_first_comes_back_to_the
         assert!(!students[..index].contains(bytes), "student {index} is an earlier one");
     }
     assert!(student(TABLE[0].name, "none") == students[0], "the first method makes another student now");
+}
+
+#[test]
+fn a_teacher_that_is_there_already_teaches_as_it_did_where_it_was_trained() {
+    let [first, second] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let teacher = first.path().join("teacher.safetensors");
+    let taught = |method: &str, teacher: &Path| distilled(second.path(), method, "none", teacher);
+    for method in ["ard", "defensive"] {
+        let by_its_own = distilled(first.path(), method, "none", Path::new("")).expect("a student");
+        assert!(taught(method, &teacher).expect("a student") == by_its_own, "{method}");
+        let copy = std::fs::read(second.path().join("teacher.safetensors")).expect("the teacher's copy");
+        assert!(copy == std::fs::read(&teacher).expect("the teacher"), "{method}");
+    }
+    // The defensive method's, trained at 20, for one that asks at 1; and a network of other classes.
+    let hot = taught("ard", &teacher).expect_err("another temperature").to_string();
+    assert!(hot.contains("teacher.safetensors") && hot.contains("temperature 20"), "{hot}");
+    distilled(first.path(), "extended", "none", Path::new("")).expect("a student");
+    let outlier = taught("ard", &first.path().join("student.safetensors")).expect_err("an output more");
+    assert!(outlier.to_string().contains("outlier class"), "{outlier}");
+    let missing = taught("ard", &first.path().join("nobody.safetensors")).expect_err("no file").to_string();
+    assert!(missing.contains("nobody.safetensors"), "{missing}");
+    let both = distilled(second.path(), "ard", "both", &teacher).expect_err("trained already").to_string();
+    assert!(both.contains("distill.adversarial"), "{both}");
 }

@@ -10,12 +10,10 @@ use proptest::prelude::*;
 use super::draws::Draws;
 use super::gradient::Logits;
 use super::*;
-use crate::network::{
-    Architecture, AutoencoderKind, AutoencoderSpec, Defended, TrainedAutoencoder, TrainedClassifier,
-};
+use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, Defended, TrainedClassifier, Views};
 use crate::rng::Seed;
 use crate::tensors::values;
-use crate::testing::{LinearModel, tiny_spec, uniform};
+use crate::testing::{LinearModel, tiny_spec, uniform, untrained, untrained_autoencoder};
 
 /// Classes of the tests' networks: a targeted ratio of logits needs four.
 const CLASSES: usize = 5;
@@ -52,8 +50,7 @@ fn run(config: &AttackConfig, model: &dyn Model, images: &Tensor<4>, classes: &[
 
 fn classifier(architecture: Architecture) -> TrainedClassifier {
     let spec = tiny_spec(architecture, CLASSES, 1.0);
-    let network = spec.init(&Device::flex(), &mut Seed::new(3).rng("weights")).expect("the spec fits");
-    TrainedClassifier::freeze(&network, spec, &Device::flex())
+    untrained(spec, 3)
 }
 
 /// Cross-entropy of each image.
@@ -327,8 +324,7 @@ fn a_universal_perturbation_learnt_on_some_images_works_on_others_and_is_one_for
     let set = crate::testing::blocks(64, 3, 1);
     let spec = tiny_spec(Architecture::Vgg, 3, 1.0);
     let device = Device::flex();
-    let network = spec.init(&device, &mut Seed::new(3).rng("weights")).expect("the spec fits");
-    let model = TrainedClassifier::freeze(&network, spec, &device);
+    let model = untrained(spec, 3);
     let batch = |from: usize| {
         let indices: Vec<usize> = (from..from + 16).collect();
         (set.batch(&indices, &device).expect("a batch"), set.labels(&indices))
@@ -578,16 +574,16 @@ fn every_operation_that_an_attack_differentiates_through_agrees_with_finite_diff
 /// The whole chain: the directional derivative of the loss along its own gradient is the gradient's squared norm.
 #[test]
 fn input_gradients_of_every_network_agree_with_a_directional_difference() {
-    let device = Device::flex();
     let autoencoder = |kind| {
         let spec = AutoencoderSpec { kind, width: 4, latent: 8, image_size: [8, 8] };
-        let network = spec.init(&device, &mut Seed::new(4).rng("weights")).expect("the spec fits");
-        TrainedAutoencoder::freeze(&network, spec, &device)
+        untrained_autoencoder(spec, 4)
     };
     let (vgg, resnet) = (classifier(Architecture::Vgg), classifier(Architecture::ResNet8));
     let (unet, bottleneck) = (autoencoder(AutoencoderKind::Unet), autoencoder(AutoencoderKind::Bottleneck));
-    let models: [(&str, &dyn Model); 4] = [
+    let several = vgg.clone().with_views(Views::Cross);
+    let models: [(&str, &dyn Model); 5] = [
         ("vgg", &vgg),
+        ("five views of vgg", &several),
         ("resnet", &resnet),
         ("unet before vgg", &Defended { autoencoder: &unet, classifier: &vgg }),
         ("bottleneck before resnet", &Defended { autoencoder: &bottleneck, classifier: &resnet }),

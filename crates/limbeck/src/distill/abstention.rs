@@ -347,19 +347,17 @@ impl Abstaining<'_> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
     use rand::Rng as _;
 
     use super::super::uncertainty::UNCERTAINTIES;
     use super::*;
     use crate::network::{Architecture, ClassifierSpec};
     use crate::progress::Silent;
-    use crate::testing::{blocks, tiny_spec};
+    use crate::testing::{blocks, tiny_spec, untrained};
 
     fn student() -> TrainedClassifier {
         let spec: ClassifierSpec = tiny_spec(Architecture::Vgg, 4, 5.0);
-        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
-        TrainedClassifier::freeze(&network, spec, &Device::flex())
+        untrained(spec, 5)
     }
 
     fn asked<'a>(student: &'a TrainedClassifier, rule: &'a NullRule) -> Abstaining<'a> {
@@ -390,8 +388,7 @@ mod tests {
     fn where_the_outlier_class_wins_the_answer_is_null_and_the_class_another() {
         let set = blocks(60, 4, 1);
         let spec = ClassifierSpec { outlier: true, ..tiny_spec(Architecture::Vgg, 4, 1.0) };
-        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
-        let student = TrainedClassifier::freeze(&network, spec, &Device::flex());
+        let student = untrained(spec, 5);
         let config = crate::distill::OutlierConfig::default();
         let teacher = super::tests::student();
         let labels = SoftLabels::with_outlier_class(&teacher, &set, &config, Seed::new(1), &Silent);
@@ -417,8 +414,7 @@ mod tests {
     fn answers_of_the_outlier_class_are_of_the_promised_share() {
         let set = blocks(200, 4, 1);
         let spec = ClassifierSpec { outlier: true, ..tiny_spec(Architecture::Vgg, 4, 1.0) };
-        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
-        let student = TrainedClassifier::freeze(&network, spec, &Device::flex());
+        let student = untrained(spec, 5);
         let outliers = {
             let images = set.batch(&(0..200).collect::<Vec<_>>(), &student.device()).expect("a batch");
             argmax(student.logits(images)).expect("logits").iter().filter(|winner| **winner == 4).count()

@@ -1,9 +1,12 @@
 //! The table of distillation methods, and the settings that a config gives one.
 
+use std::path::Path;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::network::Views;
 use crate::train::{CraftingConfig, TrainConfig};
 
 /// What a student learns from; z are logits, t is the teacher, s the student, y the label, δ a perturbation against the student.
@@ -167,7 +170,7 @@ pub enum StudentStart {
 }
 
 /// Distillation of a student from a teacher.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DistillConfig {
     /// What the student learns from: `none` (hard labels), `defensive` (soft labels, Papernot 2016), `ard` (Goldblum 2020), `ltd` (Chen & Lee 2021), `extended` (labels and an outlier class, Papernot & McDaniel 2017).
@@ -180,12 +183,19 @@ pub struct DistillConfig {
     /// The outlier class (`extended` only).
     #[serde(default)]
     pub outlier: OutlierConfig,
+    /// A classifier that `limbeck` trained (.safetensors), to teach in the place of one that is trained here: a robust one for `ard`, or an earlier student; empty = none.
+    #[serde(default)]
+    pub teacher: String,
     /// Epochs of the teacher; 0 = as many as the student's. A teacher that sees no adversarial examples has learnt its classes long before a student that does.
     #[serde(default)]
     pub teacher_epochs: usize,
     /// Weights that the student begins with: `random` (default) or `teacher` (not for `extended`, whose student has another output).
     #[serde(default)]
     pub start: StudentStart,
+    /// Copies of an image over which the trained student takes the mean of its logits: `one` (default), `cross` (five, moved by a pixel) or `square` (nine). It withstands a little more and
+    /// costs as many times as much.
+    #[serde(default)]
+    pub views: Views,
     /// Which networks are trained on adversarial examples (Madry 2018); the students of `ard` and `ltd` are in any case.
     pub adversarial: AdversarialNetworks,
     /// How adversarial examples are crafted in training.
@@ -199,8 +209,10 @@ impl Default for DistillConfig {
             temperature: 0.0,
             weight: 1.0,
             outlier: OutlierConfig::default(),
+            teacher: String::new(),
             teacher_epochs: 0,
             start: StudentStart::Random,
+            views: Views::One,
             adversarial: AdversarialNetworks::None,
             crafting: CraftingConfig::default(),
         }
@@ -222,8 +234,18 @@ impl DistillConfig {
             let expected = "random: an extended student has an output for outliers that its teacher lacks";
             return Err(Error::config(format!("{key}.start"), "teacher", expected));
         }
+        if self.teacher_file().is_some() && self.teacher_crafting().is_some() {
+            let found = format!("{:?}, with {key}.teacher", self.adversarial).to_lowercase();
+            let expected = "none or student: the teacher is trained already";
+            return Err(Error::config(format!("{key}.adversarial"), found, expected));
+        }
         self.outlier.check(&format!("{key}.outlier"))?;
         self.crafting.check(&format!("{key}.crafting"))
+    }
+
+    /// The file of a teacher that is there already.
+    pub fn teacher_file(&self) -> Option<&Path> {
+        (!self.teacher.is_empty()).then(|| Path::new(&self.teacher))
     }
 
     /// T, the method's published one where none is set.
@@ -249,6 +271,9 @@ impl DistillConfig {
 
     /// What the teacher is trained on, for reports.
     pub(crate) fn teacher_trained_on(&self) -> String {
+        if let Some(file) = self.teacher_file() {
+            return format!("unknown ({})", file.display());
+        }
         let temperature =
             if self.method.row().teacher_at_t { ", at the distillation temperature" } else { "" };
         format!("the purified set{temperature}{}", perturbed(self.teacher_crafting()))
@@ -266,7 +291,11 @@ impl DistillConfig {
             StudentStart::Random => "",
             StudentStart::Teacher => ", from the teacher's weights on",
         };
-        format!("the purified set{answers}{start}{}", perturbed(self.student_crafting()))
+        let views = match self.views {
+            Views::One => String::new(),
+            views => format!("; answers are means over {} views", views.count()),
+        };
+        format!("the purified set{answers}{start}{}{views}", perturbed(self.student_crafting()))
     }
 
     /// How the teacher's images are perturbed, if they are.
@@ -342,7 +371,7 @@ mod tests {
         assert_eq!(plain.teacher_trained_on(), "the purified set, at the distillation temperature");
         assert_eq!(plain.student_trained_on(), "the purified set with the teacher's soft labels");
         let crafting = CraftingConfig { eps: 0.03, ..CraftingConfig::default() };
-        let robust = DistillConfig { method: Method::Ard, crafting, ..plain };
+        let robust = DistillConfig { method: Method::Ard, crafting, ..plain.clone() };
         assert_eq!(robust.teacher_trained_on(), "the purified set");
         assert_eq!(
             robust.student_trained_on(),
@@ -353,6 +382,9 @@ mod tests {
             begun.student_trained_on(),
             "the purified set with the teacher's soft labels, from the teacher's weights on"
         );
+        let given = DistillConfig { teacher: "robust.safetensors".to_owned(), views: Views::Cross, ..begun };
+        assert_eq!(given.teacher_trained_on(), "unknown (robust.safetensors)");
+        assert!(given.student_trained_on().ends_with("; answers are means over 5 views"));
     }
 
     #[test]

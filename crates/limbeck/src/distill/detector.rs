@@ -76,28 +76,24 @@ impl DetectorLimits {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
 
     use super::*;
     use crate::distill::{Abstaining, AbstentionConfig, NullRule, SoftLabels};
     use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, TrainedClassifier};
     use crate::progress::Silent;
-    use crate::rng::Seed;
-    use crate::testing::{blocks, tiny_spec};
+    use crate::testing::{blocks, tiny_spec, untrained, untrained_autoencoder};
 
     /// Of one score computed twice.
     const SLACK: f64 = 1e-4;
 
     fn autoencoder() -> TrainedAutoencoder {
         let spec = AutoencoderSpec { kind: AutoencoderKind::Unet, width: 4, latent: 8, image_size: [8, 8] };
-        let network = spec.init(&Device::flex(), &mut Seed::new(4).rng("weights")).expect("the spec fits");
-        TrainedAutoencoder::freeze(&network, spec, &Device::flex())
+        untrained_autoencoder(spec, 4)
     }
 
     fn student() -> TrainedClassifier {
         let spec = tiny_spec(Architecture::Vgg, 4, 5.0);
-        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
-        TrainedClassifier::freeze(&network, spec, &Device::flex())
+        untrained(spec, 5)
     }
 
     /// Log-odds and mean squared errors of these images.

@@ -216,12 +216,11 @@ mod tests {
     use super::*;
     use crate::network::Architecture;
     use crate::progress::Silent;
-    use crate::testing::{blocks, tiny_spec};
+    use crate::testing::{blocks, tiny_spec, untrained};
 
     fn teacher(temperature: f64) -> TrainedClassifier {
         let spec = tiny_spec(Architecture::Vgg, 4, temperature);
-        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
-        TrainedClassifier::freeze(&network, spec, &Device::flex())
+        untrained(spec, 5)
     }
 
     #[test]

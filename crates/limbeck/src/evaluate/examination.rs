@@ -241,19 +241,16 @@ fn comparisons(examined: &[Examined]) -> Result<Vec<Comparison>> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
 
     use super::*;
     use crate::attack::AttackKind;
     use crate::network::Architecture;
     use crate::progress::Silent;
-    use crate::rng::Seed;
-    use crate::testing::{blocks, tiny_spec};
+    use crate::testing::{blocks, tiny_spec, untrained};
 
     fn classifier(classes: usize, seed: u64) -> TrainedClassifier {
         let spec = tiny_spec(Architecture::Vgg, classes, 5.0);
-        let network = spec.init(&Device::flex(), &mut Seed::new(seed).rng("weights")).expect("the spec fits");
-        TrainedClassifier::freeze(&network, spec, &Device::flex())
+        untrained(spec, seed)
     }
 
     const CURVE: CurveConfig = CurveConfig { eps: Vec::new(), images: 0, steps: 2 };

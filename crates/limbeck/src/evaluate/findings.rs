@@ -238,26 +238,20 @@ fn picture(set: &Dataset, pixels: &[u8]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
     use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec};
     use crate::purify::{LedgerRow, Rule};
-    use crate::rng::Seed;
-    use crate::testing::{blocks, tiny_spec};
+    use crate::testing::{blocks, tiny_spec, untrained, untrained_autoencoder};
 
     fn autoencoder() -> TrainedAutoencoder {
-        let device = Device::flex();
         let spec =
             AutoencoderSpec { kind: AutoencoderKind::Bottleneck, width: 4, latent: 8, image_size: [8, 8] };
-        let network = spec.init(&device, &mut Seed::new(4).rng("weights")).expect("the spec fits");
-        TrainedAutoencoder::freeze(&network, spec, &device)
+        untrained_autoencoder(spec, 4)
     }
 
     fn classifier() -> TrainedClassifier {
-        let (device, spec) = (Device::flex(), tiny_spec(Architecture::Vgg, 4, 1.0));
-        let network = spec.init(&device, &mut Seed::new(5).rng("weights")).expect("the spec fits");
-        TrainedClassifier::freeze(&network, spec, &device)
+        let spec = tiny_spec(Architecture::Vgg, 4, 1.0);
+        untrained(spec, 5)
     }
 
     /// Scores 0 to 19 in the set's order, flagged above 15.

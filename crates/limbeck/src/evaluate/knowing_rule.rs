@@ -242,16 +242,13 @@ pub fn knowing_rule(
 mod tests {
     use super::*;
     use crate::distill::{AbstentionConfig, NullRule, SoftLabels, UNCERTAINTIES};
-    use crate::network::{
-        Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Tempered, TrainedAutoencoder,
-    };
+    use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Tempered};
     use crate::progress::Silent;
-    use crate::testing::{blocks, tiny_spec};
+    use crate::testing::{blocks, tiny_spec, untrained, untrained_autoencoder};
 
     fn student() -> TrainedClassifier {
         let spec: ClassifierSpec = tiny_spec(Architecture::Vgg, 4, 5.0);
-        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
-        TrainedClassifier::freeze(&network, spec, &Device::flex())
+        untrained(spec, 5)
     }
 
     fn rule(student: &TrainedClassifier, null_rate: f64) -> NullRule {
@@ -313,8 +310,7 @@ mod tests {
     fn whoever_knows_the_detector_keeps_it_quiet_and_one_who_does_not_is_silenced_by_it() {
         let (student, set) = (student(), blocks(24, 4, 2));
         let spec = AutoencoderSpec { kind: AutoencoderKind::Unet, width: 4, latent: 8, image_size: [8, 8] };
-        let network = spec.init(&Device::flex(), &mut Seed::new(4).rng("weights")).expect("the spec fits");
-        let autoencoder = TrainedAutoencoder::freeze(&network, spec, &Device::flex());
+        let autoencoder = untrained_autoencoder(spec, 4);
         let images = set.batch(&(0..24).collect::<Vec<_>>(), &student.device()).expect("a batch");
         let score = |model: &dyn Model| values(model.logits(images.clone())).expect("values");
         let largest = |scores: Vec<f32>| Some(f64::from(scores.into_iter().fold(f32::MIN, f32::max)) + 1e-3);
@@ -348,8 +344,7 @@ mod tests {
     fn whoever_knows_of_the_outlier_class_keeps_it_below_the_others_or_lifts_it_above() {
         let set = blocks(24, 4, 2);
         let spec = ClassifierSpec { outlier: true, ..tiny_spec(Architecture::Vgg, 4, 1.0) };
-        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
-        let student = TrainedClassifier::freeze(&network, spec, &Device::flex());
+        let student = untrained(spec, 5);
         let rule = NullRule {
             threshold: None,
             references: vec![vec![0.2; 5]; 5],

@@ -123,13 +123,10 @@ pub fn random_overlap(size: usize, area: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
     use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec};
     use crate::progress::Silent;
-    use crate::rng::Seed;
-    use crate::testing::{blocks, tiny_spec};
+    use crate::testing::{blocks, tiny_spec, untrained, untrained_autoencoder};
 
     #[test]
     fn overlap_counts_the_largest_pixels_and_equals_by_place() {
@@ -155,13 +152,11 @@ mod tests {
 
     #[test]
     fn every_map_is_measured_on_every_image() {
-        let (set, device) = (blocks(10, 4, 1), Device::flex());
+        let set = blocks(10, 4, 1);
         let spec = AutoencoderSpec { kind: AutoencoderKind::Unet, width: 4, latent: 8, image_size: [8, 8] };
-        let network = spec.init(&device, &mut Seed::new(4).rng("weights")).expect("the spec fits");
-        let autoencoder = TrainedAutoencoder::freeze(&network, spec, &device);
+        let autoencoder = untrained_autoencoder(spec, 4);
         let spec = tiny_spec(Architecture::Vgg, 4, 1.0);
-        let network = spec.init(&device, &mut Seed::new(5).rng("weights")).expect("the spec fits");
-        let classifier = TrainedClassifier::freeze(&network, spec, &device);
+        let classifier = untrained(spec, 5);
         let mut patch = vec![false; 64];
         patch[9] = true;
         let mapped =

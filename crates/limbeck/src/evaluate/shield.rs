@@ -83,16 +83,14 @@ mod tests {
     use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec};
     use crate::progress::Silent;
     use crate::tensors::values;
-    use crate::testing::{blocks, tiny_spec};
+    use crate::testing::{blocks, tiny_spec, untrained, untrained_autoencoder};
 
     fn networks() -> (TrainedClassifier, TrainedAutoencoder) {
-        let (device, spec) = (Device::flex(), tiny_spec(Architecture::Vgg, 4, 5.0));
-        let network = spec.init(&device, &mut Seed::new(5).rng("weights")).expect("the spec fits");
-        let classifier = TrainedClassifier::freeze(&network, spec, &device);
+        let spec = tiny_spec(Architecture::Vgg, 4, 5.0);
+        let classifier = untrained(spec, 5);
         let spec =
             AutoencoderSpec { kind: AutoencoderKind::Bottleneck, width: 4, latent: 8, image_size: [8, 8] };
-        let network = spec.init(&device, &mut Seed::new(4).rng("weights")).expect("the spec fits");
-        (classifier, TrainedAutoencoder::freeze(&network, spec, &device))
+        (classifier, untrained_autoencoder(spec, 4))
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::layers::{Dropout, Normalisation, dense};
 use super::resnet::{ResNet, stages};
 use super::vgg::Vgg;
+use super::views::Views;
 use super::{Model, weights};
 use crate::error::{Error, Result};
 use crate::rng::{Rng, Seed};
@@ -80,6 +81,9 @@ pub struct ClassifierSpec {
     /// Whether it has an output behind those of the classes, for images of which it is unsure (Papernot & McDaniel 2017).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outlier: bool,
+    /// The copies of an image over which it takes the mean of its logits, once it is trained.
+    #[serde(default, skip_serializing_if = "Views::is_one")]
+    pub views: Views,
 }
 
 impl ClassifierSpec {
@@ -241,7 +245,7 @@ impl TrainedClassifier {
         &self.spec
     }
 
-    /// Features `[batch, features]` in front of the head.
+    /// Features `[batch, features]` in front of the head, of the images as they are.
     pub fn features(&self, images: Tensor<4>) -> Tensor<2> {
         self.network.features(images)
     }
@@ -251,21 +255,26 @@ impl TrainedClassifier {
         self.network.hidden.forward(features)
     }
 
-    /// Features `[batch, features]` and logits `[batch, classes]` of one run of the network.
+    /// Features `[batch, features]` of the images as they are, and logits `[batch, classes]`; of a network of one view in one run.
     pub fn features_and_logits(&self, images: Tensor<4>) -> (Tensor<2>, Tensor<2>) {
-        let features = self.network.features(images);
-        let logits = self.network.head(features.clone(), |features| features);
+        let features = self.network.features(images.clone());
+        let logits = match self.spec.views {
+            Views::One => self.network.head(features.clone(), |features| features),
+            _ => self.logits(images),
+        };
         (features, logits)
     }
 
-    /// Logits `[batch, classes]` of `passes` Monte Carlo dropout passes (Gal & Ghahramani 2016) over one run of the trunk.
+    /// Logits `[batch, classes]` of `passes` Monte Carlo dropout passes (Gal & Ghahramani 2016) over one run of the trunk a view.
     ///
     /// Each pass is one thinned network, drawn from `seed` and the same for every image: an answer depends on its image alone,
     /// not on its neighbours in the batch.
     pub fn dropout_passes(&self, images: Tensor<4>, passes: usize, seed: Seed) -> Vec<Tensor<2>> {
-        let features = self.network.features(images);
-        let kept: Vec<_> = (0..passes).map(|pass| self.kept(pass, features.dims()[1], seed)).collect();
-        self.network.thinned_heads(features, &kept)
+        self.spec.views.means(images, |view| {
+            let features = self.network.features(view);
+            let kept: Vec<_> = (0..passes).map(|pass| self.kept(pass, features.dims()[1], seed)).collect();
+            self.network.thinned_heads(features, &kept)
+        })
     }
 
     /// The features and hidden units that the thinned network of a pass has.
@@ -284,18 +293,57 @@ impl TrainedClassifier {
         passes: usize,
         seed: Seed,
     ) -> (Tensor<2>, Vec<Tensor<2>>) {
-        let (features, logits) = self.features_and_logits(images);
         let dropout = Dropout { probability: self.network.dropout };
-        let thinned = |pass: usize| {
-            let mut kept = self.kept(pass, features.dims()[1], seed).into_iter();
-            let kept = |values: Tensor<2>| match kept.next() {
-                Some(kept) => dropout.keep(values, &kept),
-                None => values,
+        let of_view = |view: Tensor<4>| {
+            let features = self.network.features(view);
+            let logits = self.network.head(features.clone(), |features| features);
+            let thinned = |pass: usize| {
+                let mut kept = self.kept(pass, features.dims()[1], seed).into_iter();
+                let kept = |values: Tensor<2>| match kept.next() {
+                    Some(kept) => dropout.keep(values, &kept),
+                    None => values,
+                };
+                self.network.head(features.clone(), kept)
             };
-            self.network.head(features.clone(), kept)
+            (0..passes).map(thinned).chain([logits]).collect()
         };
-        let passes = (0..passes).map(thinned).collect();
+        let mut passes = self.spec.views.means(images, of_view);
+        let logits = passes.pop().expect("the logits without dropout");
         (logits, passes)
+    }
+
+    /// The same weights, asked about more or fewer copies of an image.
+    pub(crate) fn with_views(self, views: Views) -> Self {
+        Self { spec: ClassifierSpec { views, ..self.spec }, ..self }
+    }
+
+    /// The same weights, asked at another temperature: logits stay, softmax(z/T) changes.
+    pub(crate) fn at_temperature(self, temperature: f64) -> Self {
+        Self { spec: ClassifierSpec { temperature, ..self.spec }, ..self }
+    }
+
+    /// Whether a network of `spec` can begin with these weights.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `spec` has another shape, another number of classes or another normalisation.
+    pub(crate) fn check_shape(&self, spec: &ClassifierSpec) -> Result<()> {
+        let Self { spec: own, .. } = self;
+        // Names of classes may be written differently: they are compared where a file is read.
+        let alike = ClassifierSpec {
+            temperature: own.temperature,
+            dropout: own.dropout,
+            views: own.views,
+            classes: own.classes.clone(),
+            ..spec.clone()
+        };
+        if alike != *own || spec.classes.len() != own.classes.len() {
+            return Err(Error::input(
+                "beginning with a classifier's weights",
+                "a classifier of another shape",
+                "the same trunk, outputs, image size and normalisation",
+            ));
+        }
+        Ok(())
     }
 
     /// A network in training of the shape of `spec` with these weights in the place of the fresh ones.
@@ -303,18 +351,11 @@ impl TrainedClassifier {
     /// Its logits are this one's times the ratio of the temperatures, so that softmax(z/T) is the same for both, each at its own T.
     ///
     /// # Errors
-    /// [`Error::Input`] if `spec` has another shape, other classes or another normalisation.
+    /// As [`check_shape`](Self::check_shape).
     pub(crate) fn begin(&self, fresh: Classifier, spec: &ClassifierSpec) -> Result<Classifier> {
-        let temperature = self.spec.temperature;
-        if (ClassifierSpec { temperature, dropout: self.spec.dropout, ..spec.clone() }) != self.spec {
-            return Err(Error::input(
-                "beginning with a classifier's weights",
-                "a classifier of another shape",
-                "the same trunk, outputs, image size and normalisation",
-            ));
-        }
+        self.check_shape(spec)?;
         let mut begun = self.network.clone();
-        begun.output = begun.output.map(&mut Scale(spec.temperature / temperature));
+        begun.output = begun.output.map(&mut Scale(spec.temperature / self.spec.temperature));
         fresh.try_load_record(begun.into_record()).map_err(|error| {
             Error::input("beginning with a classifier's weights", error.to_string(), "weights of this shape")
         })
@@ -340,7 +381,7 @@ impl TrainedClassifier {
 
 impl Model for TrainedClassifier {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.network.logits(images)
+        self.spec.views.mean(images, |view| self.network.logits(view))
     }
 
     fn device(&self) -> Device {
@@ -351,7 +392,43 @@ impl Model for TrainedClassifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::tiny_spec;
+    use crate::testing::{tiny_spec, uniform, untrained};
+
+    #[test]
+    fn a_network_of_several_views_answers_with_their_mean_in_every_way_it_is_asked() {
+        let spec = ClassifierSpec { dropout: 0.3, ..tiny_spec(Architecture::Vgg, 4, 1.0) };
+        let one = untrained(spec, 6);
+        let images = uniform([3, 3, 8, 8], 0.0, 1.0, 7);
+        let views = [Views::Cross, Views::Square].map(|views| one.clone().with_views(views));
+        let value = |tensor: Tensor<2>| crate::tensors::values(tensor).expect("values");
+        let near = |found: Vec<f32>, expected: Vec<f32>| {
+            found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4) && found.len() == expected.len()
+        };
+        for network in &views {
+            let logits = value(network.logits(images.clone()));
+            assert!(!near(logits.clone(), value(one.logits(images.clone()))), "moved copies count");
+            let by_hand = network.spec.views.mean(images.clone(), |view| one.logits(view));
+            assert!(near(logits.clone(), value(by_hand)));
+            assert!(near(value(network.features_and_logits(images.clone()).1), logits.clone()));
+            let (plain, differentiable) = network.differentiable_passes(images.clone(), 2, Seed::new(8));
+            assert!(near(value(plain), logits));
+            let passes = network.dropout_passes(images.clone(), 2, Seed::new(8));
+            for (index, (found, expected)) in passes.into_iter().zip(differentiable).enumerate() {
+                let of_views = |view| one.dropout_passes(view, 2, Seed::new(8)).swap_remove(index);
+                let by_hand = value(network.spec.views.mean(images.clone(), of_views));
+                let found = value(found);
+                assert!(near(found.clone(), value(expected)) && near(found, by_hand), "pass {index}");
+            }
+        }
+        // An image of one colour is all its views.
+        let grey = Tensor::full([1, 3, 8, 8], 0.4, &Device::flex());
+        assert!(near(value(views[1].logits(grey.clone())), value(one.logits(grey))));
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("views.safetensors");
+        views[0].save(&path).expect("written");
+        let again = TrainedClassifier::load(&path, &Device::flex()).expect("read");
+        assert_eq!(again.spec().views, Views::Cross);
+    }
 
     #[test]
     fn a_spec_that_would_turn_an_attack_around_is_refused() {

@@ -11,6 +11,7 @@ pub(crate) mod layers;
 mod log_odds;
 mod resnet;
 mod vgg;
+mod views;
 pub(crate) mod weights;
 
 pub(crate) use autoencoder::fine_structure;
@@ -18,6 +19,7 @@ pub use autoencoder::{Autoencoder, AutoencoderKind, AutoencoderSpec, Denoised, T
 pub use classifier::{Architecture, Classifier, ClassifierSpec, TrainedClassifier};
 pub use layers::{Dropout, Normalisation};
 pub(crate) use log_odds::{LogOdds, Standard, TrainedLogOdds};
+pub use views::Views;
 
 use burn::tensor::{Device, Tensor};
 

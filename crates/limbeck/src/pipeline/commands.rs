@@ -166,7 +166,7 @@ fn truth_of(
 }
 
 /// A stored classifier, if it answers with this set's classes on images of this set's size.
-fn load_fitting(path: &Path, set: &Dataset, device: &Device) -> Result<TrainedClassifier> {
+pub(super) fn load_fitting(path: &Path, set: &Dataset, device: &Device) -> Result<TrainedClassifier> {
     let model = TrainedClassifier::load(path, device)?;
     let size = [set.size().height as usize, set.size().width as usize];
     if model.spec().image_size != size {

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::{
     AuditPageConfig, ChecklistConfig, CurveConfig, HeldOutConfig, KnowingRuleConfig, ShieldConfig,
 };
-use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Normalisation};
+use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Normalisation, Views};
 use crate::poison::PoisonConfig;
 use crate::purify::{Knowledge, KnowledgeConfig, LabelModelConfig, NoiseConfig, PurifyConfig};
 use crate::train::TrainConfig;
@@ -110,6 +110,7 @@ impl NetworkConfig {
             normalisation: Normalisation::default(),
             temperature,
             outlier: false,
+            views: Views::One,
         }
     }
 }

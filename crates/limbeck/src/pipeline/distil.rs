@@ -1,22 +1,35 @@
 //! The stages of distillation: teacher, soft labels, student, null rule.
 
 use super::audit::{Audit, Purified};
-use super::commands::AUTOENCODER;
+use super::commands::{AUTOENCODER, load_fitting};
 use super::config::ClassifierSection;
 use super::findings::TRUSTED_SCORES;
 use super::run::Run;
 use super::stages::{Made, Teaching, Trained};
 use crate::artefact::{hash_file, read_json, write_json};
+use crate::dataset::Dataset;
 use crate::distill::{DetectorLimits, NullRule, SoftLabels, StudentLesson, StudentStart};
-use crate::error::Result;
-use crate::network::TrainedClassifier;
+use crate::error::{Error, Result};
+use crate::network::{TrainedClassifier, Views};
 use crate::purify::{Knowledge, ScoreKind, TrustedScores};
-use crate::train::{RobustDistillation, Targets};
+use crate::train::{Epoch, RobustDistillation, Targets};
 
 impl Run<'_> {
     pub(super) fn teacher(&mut self, purified: &Purified) -> Result<Made<Trained<TrainedClassifier>>> {
         let ClassifierSection { network, train } = self.config.classifier.clone();
-        let distill = self.config.distill;
+        let distill = self.config.distill.clone();
+        if let Some(file) = distill.teacher_file() {
+            let key = self.key("teacher", &distill.teacher_temperature(), &[&hash_file(file)?]);
+            let [weights, curve] = ["teacher.safetensors", "teacher-curve.json"];
+            self.stage("teacher", &key, &[weights, curve], |run, _| {
+                let teacher = run.given_teacher(&purified.train)?.expect("the config names one");
+                teacher.save(&run.path(weights))?;
+                write_json(&run.path(curve), &Vec::<Epoch>::new())
+            })?;
+            let value =
+                Trained::read(&self.path(weights), &self.path(curve), &self.device, TrainedClassifier::load)?;
+            return Ok(Made { value, key });
+        }
         let train = distill.teacher_training(&train);
         let teaching = Teaching {
             temperature: distill.teacher_temperature(),
@@ -24,6 +37,7 @@ impl Run<'_> {
             robust_distillation: None,
             outlier: false,
             start: None,
+            views: Views::One,
         };
         self.taught_classifier(
             "teacher",
@@ -36,12 +50,48 @@ impl Run<'_> {
         )
     }
 
+    /// The config's teacher that is there already, if it names one: asked at the temperature of the method.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged, and a network that cannot teach this student on these images.
+    pub(super) fn given_teacher(&self, set: &Dataset) -> Result<Option<TrainedClassifier>> {
+        let distill = &self.config.distill;
+        let Some(file) = distill.teacher_file() else { return Ok(None) };
+        let refused = |found: String, expected: String| Err(Error::artefact(file, found, expected));
+        let teacher = load_fitting(file, set, &self.device)?;
+        if teacher.spec().outlier {
+            let expected = "a teacher that answers with the classes of the set alone";
+            return refused("a network with an outlier class".to_owned(), expected.to_owned());
+        }
+        // Answers of a network that was trained at 1 may be softened afterwards (Hinton 2015, section 2); what was trained softer is not hardened.
+        let (trained_at, asked_at) = (teacher.spec().temperature, distill.teacher_temperature());
+        if trained_at != 1.0 && trained_at != asked_at {
+            let or = if asked_at == 1.0 { String::new() } else { format!(" or {asked_at}") };
+            return refused(
+                format!("a network trained at temperature {trained_at}"),
+                format!(
+                    "1{or}: distill.method = \"{}\" asks its teacher at {asked_at}",
+                    distill.method.name()
+                ),
+            );
+        }
+        let teacher = teacher.at_temperature(asked_at);
+        if distill.start == StudentStart::Teacher {
+            let student = self.config.classifier.network.spec(set, distill.student_temperature());
+            teacher.check_shape(&student).map_err(|error| {
+                let expected = "one of the student's shape, or distill.start = \"random\"";
+                Error::artefact(file, error.to_string(), expected)
+            })?;
+        }
+        Ok(Some(teacher))
+    }
+
     pub(super) fn soft_labels(
         &mut self,
         purified: &Purified,
         teacher: &Made<Trained<TrainedClassifier>>,
     ) -> Result<Made<SoftLabels>> {
-        let distill = self.config.distill;
+        let distill = self.config.distill.clone();
         let outlier =
             (distill.method.row().lesson == StudentLesson::OutlierLabels).then_some(distill.outlier);
         let key = self.key("soft-labels", &outlier, &[&teacher.key]);
@@ -70,7 +120,7 @@ impl Run<'_> {
         soft_labels: &Made<SoftLabels>,
     ) -> Result<Made<Trained<TrainedClassifier>>> {
         let ClassifierSection { network, train } = self.config.classifier.clone();
-        let distill = self.config.distill;
+        let distill = self.config.distill.clone();
         let lesson = distill.method.row().lesson;
         let imitated = RobustDistillation {
             teacher: &teacher.value.network,
@@ -83,6 +133,7 @@ impl Run<'_> {
             robust_distillation: (lesson == StudentLesson::RobustDistillation).then_some(imitated),
             outlier: lesson == StudentLesson::OutlierLabels,
             start: (distill.start == StudentStart::Teacher).then_some(&teacher.value.network),
+            views: distill.views,
         };
         let taught_by = match lesson {
             StudentLesson::Labels => &purified.key,

@@ -13,7 +13,7 @@ use super::sets::Sets;
 use crate::artefact::{read_json, write_json};
 use crate::dataset::Dataset;
 use crate::error::Result;
-use crate::network::{ClassifierSpec, TrainedClassifier};
+use crate::network::{ClassifierSpec, TrainedClassifier, Views};
 use crate::poison::{PoisonedSet, TruthManifest, poison};
 use crate::train::{
     CraftingConfig, Epoch, Lesson, RobustDistillation, Targets, TrainConfig, teach_classifier,
@@ -52,6 +52,8 @@ pub(super) struct Teaching<'a> {
     pub(super) outlier: bool,
     /// Whose weights it begins with, if not with fresh ones.
     pub(super) start: Option<&'a TrainedClassifier>,
+    /// What it looks at when it is trained.
+    pub(super) views: Views,
 }
 
 /// What the simulated attacker did, if there is one.
@@ -86,6 +88,7 @@ impl Run<'_> {
             robust_distillation: None,
             outlier: false,
             start: None,
+            views: Views::One,
         };
         self.taught_classifier(name, section, &teaching, train, targets, validation, upstream)
     }
@@ -105,11 +108,11 @@ impl Run<'_> {
         validation: &Dataset,
         upstream: &[&str],
     ) -> Result<Made<Trained<TrainedClassifier>>> {
-        let Teaching { temperature, adversarial, robust_distillation, outlier, start } = *teaching;
+        let Teaching { temperature, adversarial, robust_distillation, outlier, start, views } = *teaching;
         let spec = ClassifierSpec { outlier, ..section.0.spec(train, temperature) };
         let imitation =
             robust_distillation.map(|distillation| (distillation.temperature, distillation.weight));
-        let key = self.key(name, &(&section, temperature, adversarial, imitation), upstream);
+        let key = self.key(name, &(&section, temperature, adversarial, imitation, views), upstream);
         let (weights, curve) = (format!("{name}.safetensors"), format!("{name}-curve.json"));
         self.stage(name, &key, &[&weights, &curve], |run, checkpoints| {
             run.progress.task(&format!("training the {name} classifier"), "images");
@@ -125,7 +128,7 @@ impl Run<'_> {
                 checkpoints,
                 run.progress,
             )?;
-            trained.save(&run.path(&weights))?;
+            trained.with_views(views).save(&run.path(&weights))?;
             write_json(&run.path(&curve), &epochs)
         })?;
         let value =

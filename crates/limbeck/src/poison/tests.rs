@@ -6,13 +6,12 @@ use super::*;
 use crate::attack::{Guard, GuardScore};
 use crate::network::{Architecture, TrainedClassifier};
 use crate::progress::Silent;
-use crate::testing::{blocks, tiny_spec};
+use crate::testing::{blocks, tiny_spec, untrained};
 
 fn network(classes: usize, seed: u64) -> TrainedClassifier {
     let mut spec = tiny_spec(Architecture::Vgg, classes.max(2), 1.0);
     spec.dropout = 0.0;
-    let network = spec.init(&Device::flex(), &mut Seed::new(seed).rng("weights")).expect("the spec fits");
-    TrainedClassifier::freeze(&network, spec, &Device::flex())
+    untrained(spec, seed)
 }
 
 fn surrogate() -> TrainedClassifier {

@@ -284,20 +284,18 @@ mod tests {
     use super::*;
     use crate::dataset::{ImageSize, Part, Source};
     use crate::network::{Architecture, ClassifierSpec};
-    use crate::testing::{blocks, tiny_spec};
+    use crate::testing::{blocks, tiny_spec, untrained};
 
     fn classifier(seed: u64) -> TrainedClassifier {
-        let (device, spec) = (Device::flex(), tiny_spec(Architecture::Vgg, 4, 1.0));
-        let network = spec.init(&device, &mut Seed::new(seed).rng("weights")).expect("the spec fits");
-        TrainedClassifier::freeze(&network, spec, &device)
+        let spec = tiny_spec(Architecture::Vgg, 4, 1.0);
+        untrained(spec, seed)
     }
 
     /// A network for the built-in sample, and some of its images, which come from cameras.
     fn of_the_sample(seed: u64, set: &Dataset) -> TrainedClassifier {
-        let (device, spec) = (Device::flex(), tiny_spec(Architecture::Vgg, set.classes().len(), 1.0));
+        let spec = tiny_spec(Architecture::Vgg, set.classes().len(), 1.0);
         let spec = ClassifierSpec { image_size: [32, 32], ..spec };
-        let network = spec.init(&device, &mut Seed::new(seed).rng("weights")).expect("the spec fits");
-        TrainedClassifier::freeze(&network, spec, &device)
+        untrained(spec, seed)
     }
 
     #[test]

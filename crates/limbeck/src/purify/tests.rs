@@ -12,7 +12,7 @@ use crate::network::{
 use crate::progress::Silent;
 use crate::rng::Seed;
 use crate::tensors::values;
-use crate::testing::{blocks, tiny_spec, uniform};
+use crate::testing::{blocks, tiny_spec, uniform, untrained, untrained_autoencoder};
 
 struct Networks {
     autoencoder: TrainedAutoencoder,
@@ -24,13 +24,9 @@ struct Networks {
 const TRUSTED: usize = 24;
 
 fn networks() -> Networks {
-    let device = Device::flex();
     let spec = AutoencoderSpec { kind: AutoencoderKind::Bottleneck, width: 4, latent: 8, image_size: [8, 8] };
-    let network = spec.init(&device, &mut Seed::new(4).rng("weights")).expect("the spec fits");
-    let autoencoder = TrainedAutoencoder::freeze(&network, spec, &device);
-    let spec = tiny_spec(Architecture::Vgg, 4, 1.0);
-    let network = spec.init(&device, &mut Seed::new(5).rng("weights")).expect("the spec fits");
-    let classifier = TrainedClassifier::freeze(&network, spec, &device);
+    let autoencoder = untrained_autoencoder(spec, 4);
+    let classifier = untrained(tiny_spec(Architecture::Vgg, 4, 1.0), 5);
     let label_model = LabelModel { classifier: classifier.clone(), trusted_margins: vec![0.0; TRUSTED] };
     Networks { autoencoder, classifier, label_model }
 }

@@ -11,7 +11,7 @@ use limbeck_kernels::Dense;
 use serde::{Deserialize, Serialize};
 
 use super::scale::{AnswerScale, InputScale};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::layers::dense;
 use crate::network::weights::{WeightFile, save};
 use crate::network::{Dropout, Model};
@@ -135,6 +135,10 @@ impl TrainedMlp {
         let device = device.clone().without_autodiff();
         let file = WeightFile::open(path)?;
         let spec: MlpSpec = file.spec(Self::KIND)?;
+        if !(spec.temperature.is_finite() && spec.temperature >= 1.0) {
+            let found = format!("a temperature of {}", spec.temperature);
+            return Err(Error::artefact(path, found, "a finite number, 1 or more"));
+        }
         let network = file.apply(spec.init(&device, &mut Seed::new(0).rng("shape only")))?;
         Ok(Self { network: network.valid(), spec, device })
     }
@@ -186,6 +190,17 @@ pub(super) mod tests {
             [&model, &again].map(|model| values(model.outputs(rows.clone())).expect("values"));
         assert_eq!(before, after);
         assert!(crate::network::TrainedClassifier::load(&path, &Device::flex()).is_err());
+    }
+
+    #[test]
+    fn a_temperature_that_would_turn_an_attack_around_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("turned.safetensors");
+        let mut model = small(&[4], classes(2));
+        model.spec.temperature = -1.0;
+        model.save(&path).expect("written");
+        let error = TrainedMlp::load(&path, &Device::flex()).expect_err("refused").to_string();
+        assert!(error.contains("turned.safetensors") && error.contains("a temperature of -1"), "{error}");
     }
 
     #[test]

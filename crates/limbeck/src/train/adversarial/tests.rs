@@ -6,7 +6,7 @@ use super::*;
 use crate::dataset::Dataset;
 use crate::network::{Architecture, ClassifierSpec, Model, Tempered, TrainedClassifier};
 use crate::progress::{Progress, Silent};
-use crate::testing::{blocks, tiny_spec};
+use crate::testing::{blocks, tiny_spec, untrained};
 use crate::train::{
     Augmentation, Checkpoints, Epoch, Lesson, OptimiserConfig, RobustDistillation, Schedule, Targets,
     TrainConfig, teach_classifier, train_classifier,
@@ -163,8 +163,7 @@ fn a_student_that_begins_as_its_teacher_answers_alike_at_its_own_temperature_and
 #[test]
 fn a_start_of_another_shape_is_refused() {
     let wider = ClassifierSpec { width: 16, ..spec(1.0) };
-    let network = wider.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
-    let start = TrainedClassifier::freeze(&network, wider, &Device::flex());
+    let start = untrained(wider, 5);
     let begun = Lesson { start: Some(&start), ..lesson(&Targets::Labels) };
     let error = teach(&begun, &config(1), &Checkpoints::none(), &Silent).expect_err("refused").to_string();
     assert!(error.contains("another shape"), "{error}");
@@ -220,8 +219,7 @@ fn a_stopped_robust_training_goes_on_to_the_same_bytes() {
 fn a_teacher_of_other_classes_and_a_weight_that_is_no_share_are_refused() {
     let network = |classes| {
         let spec = tiny_spec(Architecture::Vgg, classes, 1.0);
-        let network = spec.init(&Device::flex(), &mut Seed::new(5).rng("weights")).expect("the spec fits");
-        TrainedClassifier::freeze(&network, spec, &Device::flex())
+        untrained(spec, 5)
     };
     let refusal = |classes, weight| {
         let teacher = network(classes);
