@@ -320,6 +320,16 @@ fn a_teacher_that_is_there_already_teaches_as_it_did_where_it_was_trained() {
     assert!(outlier.to_string().contains("outlier class"), "{outlier}");
     let missing = taught("ard", &first.path().join("nobody.safetensors")).expect_err("no file").to_string();
     assert!(missing.contains("nobody.safetensors"), "{missing}");
+    let narrow = config().with("classifier.network.width", toml::Value::from(6)).and_then(|config| {
+        let file = first.path().join("teacher.safetensors");
+        let config = config.with("distill.start", toml::Value::from("teacher"))?;
+        let config =
+            config.with("distill.teacher", toml::Value::from(file.to_str().expect("a path of UTF-8")))?;
+        Run::open(&second.path().join("other"), config, &limbeck::device("flex")?, &Silent)?.distil_as_it_is()
+    });
+    let narrow = narrow.expect_err("another shape").to_string();
+    assert!(narrow.contains("width 4") && narrow.contains("width 6"), "{narrow}");
+    assert!(!second.path().join("other").exists(), "nothing is made before the teacher is known to fit");
     let both = distilled(second.path(), "ard", "both", &teacher).expect_err("trained already").to_string();
     assert!(both.contains("distill.adversarial"), "{both}");
 }

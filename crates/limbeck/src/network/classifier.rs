@@ -92,6 +92,15 @@ impl ClassifierSpec {
         self.classes.len() + usize::from(self.outlier)
     }
 
+    /// Trunk and head in words: "vgg of width 24 with 128 hidden units".
+    pub(crate) fn shape(&self) -> String {
+        let (_, name) = Architecture::TABLE
+            .iter()
+            .find(|(architecture, _)| *architecture == self.architecture)
+            .expect("every architecture is in the table");
+        format!("{name} of width {} with {} hidden units", self.width, self.hidden)
+    }
+
     /// A network with fresh He-normal weights on `device`.
     pub fn init(&self, device: &Device, rng: &mut Rng) -> Result<Classifier> {
         self.check()?;
@@ -322,13 +331,9 @@ impl TrainedClassifier {
         Self { spec: ClassifierSpec { temperature, ..self.spec }, ..self }
     }
 
-    /// Whether a network of `spec` can begin with these weights.
-    ///
-    /// # Errors
-    /// [`Error::Input`] if `spec` has another shape, another number of classes or another normalisation.
-    pub(crate) fn check_shape(&self, spec: &ClassifierSpec) -> Result<()> {
+    /// Whether a network of `spec` can begin with these weights; names of classes may be written differently, and are compared where a file is read.
+    pub(crate) fn is_of_shape(&self, spec: &ClassifierSpec) -> bool {
         let Self { spec: own, .. } = self;
-        // Names of classes may be written differently: they are compared where a file is read.
         let alike = ClassifierSpec {
             temperature: own.temperature,
             dropout: own.dropout,
@@ -336,14 +341,7 @@ impl TrainedClassifier {
             classes: own.classes.clone(),
             ..spec.clone()
         };
-        if alike != *own || spec.classes.len() != own.classes.len() {
-            return Err(Error::input(
-                "beginning with a classifier's weights",
-                "a classifier of another shape",
-                "the same trunk, outputs, image size and normalisation",
-            ));
-        }
-        Ok(())
+        alike == *own && spec.classes.len() == own.classes.len()
     }
 
     /// A network in training of the shape of `spec` with these weights in the place of the fresh ones.
@@ -351,9 +349,15 @@ impl TrainedClassifier {
     /// Its logits are this one's times the ratio of the temperatures, so that softmax(z/T) is the same for both, each at its own T.
     ///
     /// # Errors
-    /// As [`check_shape`](Self::check_shape).
+    /// [`Error::Input`] if `spec` has another shape, another number of classes or another normalisation.
     pub(crate) fn begin(&self, fresh: Classifier, spec: &ClassifierSpec) -> Result<Classifier> {
-        self.check_shape(spec)?;
+        if !self.is_of_shape(spec) {
+            return Err(Error::input(
+                "beginning with a classifier's weights",
+                format!("a classifier of another shape, {}", self.spec.shape()),
+                format!("{}, with the same outputs, image size and normalisation", spec.shape()),
+            ));
+        }
         let mut begun = self.network.clone();
         begun.output = begun.output.map(&mut Scale(spec.temperature / self.spec.temperature));
         fresh.try_load_record(begun.into_record()).map_err(|error| {

@@ -78,10 +78,12 @@ impl Run<'_> {
         let teacher = teacher.at_temperature(asked_at);
         if distill.start == StudentStart::Teacher {
             let student = self.config.classifier.network.spec(set, distill.student_temperature());
-            teacher.check_shape(&student).map_err(|error| {
-                let expected = "one of the student's shape, or distill.start = \"random\"";
-                Error::artefact(file, error.to_string(), expected)
-            })?;
+            if !teacher.is_of_shape(&student) {
+                return refused(
+                    teacher.spec().shape(),
+                    format!("{}, as the student is, or distill.start = \"random\"", student.shape()),
+                );
+            }
         }
         Ok(Some(teacher))
     }
