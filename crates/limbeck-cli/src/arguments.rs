@@ -192,6 +192,10 @@ pub(crate) struct EvaluateArguments {
     /// undefended classifier was attacked with
     #[arg(long, value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub(crate) transfer_from: Option<PathBuf>,
+    /// Measure a model on the training images that settings like these (`data.split`, --config RUN/config.toml) hold out:
+    /// to choose settings by, which test images should not
+    #[arg(long)]
+    pub(crate) held_out: bool,
     #[command(flatten)]
     pub(crate) settings: Settings,
     #[command(flatten)]

@@ -12,7 +12,7 @@ use clap_complete::{Shell, generate};
 use limbeck::artefact::{read_json, write_atomically};
 use limbeck::evaluate::over_seeds;
 use limbeck::evaluate::results::Evaluation;
-use limbeck::pipeline::{self, ByHand, Goal, Outcome, Preset, Run, RunConfig, Student};
+use limbeck::pipeline::{self, ByHand, Goal, MeasuredOn, Outcome, Preset, Run, RunConfig, Student};
 use limbeck::speed;
 use limbeck::tune::{Space, TuneConfig, tune as search};
 use limbeck::vectors::{VectorStudent, run_vectors};
@@ -107,8 +107,12 @@ fn distil(arguments: &DistilArguments) -> anyhow::Result<()> {
 }
 
 fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
-    let EvaluateArguments { target, data, ablation, budget, transfer_from, settings, session } = arguments;
+    let EvaluateArguments { target, data, ablation, budget, transfer_from, held_out, settings, session } =
+        arguments;
     if target.is_dir() {
+        if *held_out {
+            return Err(usage("--held-out is for a model file: a run is measured on its test images").into());
+        }
         if transfer_from.is_some() {
             return Err(usage(
                 "--transfer-from is for a model file: a run shows its student what its undefended classifier was attacked with",
@@ -143,7 +147,8 @@ fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
     let config = settings.resolve_within(Some(data), Preset::Audit, *budget)?;
     let found = with_console(session, None, |console| {
         let device = limbeck::device(&session.device)?;
-        pipeline::evaluate_model(&config, target, transfer_from.as_deref(), &device, console)
+        let images = if *held_out { MeasuredOn::HeldOut } else { MeasuredOn::Test };
+        pipeline::evaluate_model(&config, target, transfer_from.as_deref(), images, &device, console)
     })?;
     print(&if session.json { output::json(&found)? } else { output::model_evaluation(&found) })
 }

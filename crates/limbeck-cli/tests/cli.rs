@@ -327,6 +327,9 @@ fn a_run_is_measured_on_its_own_set_and_a_model_on_one_that_is_named() {
         .limbeck(&["evaluate", "set", "--transfer-from", "model.safetensors"])
         .is_refused(2, &["--transfer-from is for a model file", "limbeck evaluate"]);
     workshop
+        .limbeck(&["evaluate", "set", "--held-out"])
+        .is_refused(2, &["--held-out is for a model file", "limbeck evaluate"]);
+    workshop
         .limbeck(&["evaluate", "model.safetensors", "set", "--budget", "endless"])
         .is_refused(2, &["endless", "quick, standard, full"]);
     let refused = workshop.limbeck(&["evaluate", "model.safetensors", "set"]);

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use limbeck::Error;
 use limbeck::dataset::{Dataset, ImageSize, Part, Source};
-use limbeck::distill::TABLE;
-use limbeck::pipeline::{Goal, Preset, Run, RunConfig, Student};
+use limbeck::distill::{SoftLabels, TABLE};
+use limbeck::pipeline::{Goal, MeasuredOn, Preset, Run, RunConfig, Sets, Student, evaluate_model};
 use limbeck::progress::{Progress, Silent, StageEvent};
 use limbeck::purify::{Ledger, ScoreKind, Verdict};
 
@@ -302,6 +302,26 @@ fn every_way_of_distilling_makes_its_own_student_and_the_first_comes_back_to_the
 }
 
 #[test]
+fn a_student_is_measured_on_test_images_or_on_held_out_ones_that_it_did_not_learn_from() -> limbeck::Result<()>
+{
+    let folder = tempfile::tempdir().expect("a folder");
+    distilled(folder.path(), "defensive", "none", Path::new(""))?;
+    let soft_labels = SoftLabels::load(&folder.path().join("soft_labels.parquet"))?;
+    let (sets, device) = (Sets::load(&config(), &Silent)?, limbeck::device("flex")?);
+    let held_out = sets.held_out_images()?;
+    let learnt_from =
+        (0..held_out.len()).filter(|&image| soft_labels.targets(&held_out.subset(&[image])).is_ok());
+    assert_eq!(learnt_from.count(), 0);
+    for (images, expected) in [(MeasuredOn::Test, sets.test.len()), (MeasuredOn::HeldOut, held_out.len())] {
+        let student = folder.path().join("student.safetensors");
+        let found = evaluate_model(&config(), &student, None, images, &device, &Silent)?;
+        assert_eq!((found.images, found.model.clean.trials), (images, expected as u64));
+        assert!(found.model.attacked.iter().all(|row| row.accuracy.trials == 16));
+    }
+    Ok(())
+}
+
+#[test]
 fn a_teacher_that_is_there_already_teaches_as_it_did_where_it_was_trained() {
     let [first, second] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let teacher = first.path().join("teacher.safetensors");
@@ -320,6 +340,9 @@ fn a_teacher_that_is_there_already_teaches_as_it_did_where_it_was_trained() {
     assert!(outlier.to_string().contains("outlier class"), "{outlier}");
     let missing = taught("ard", &first.path().join("nobody.safetensors")).expect_err("no file").to_string();
     assert!(missing.contains("nobody.safetensors"), "{missing}");
+    let own = distilled(first.path(), "ard", "none", &first.path().join("student.safetensors"));
+    let own = own.expect_err("it would change its own teacher").to_string();
+    assert!(own.contains("student.safetensors") && own.contains("run directory"), "{own}");
     let narrow = config().with("classifier.network.width", toml::Value::from(6)).and_then(|config| {
         let file = first.path().join("teacher.safetensors");
         let config = config.with("distill.start", toml::Value::from("teacher"))?;

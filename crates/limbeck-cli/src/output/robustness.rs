@@ -3,7 +3,7 @@
 use limbeck::attack::ThreatModel;
 use limbeck::evaluate::results::{Calibration, Check, Comparison, EpsCurve, Outcome, WorstCase};
 use limbeck::evaluate::threat_label;
-use limbeck::pipeline::ModelEvaluation;
+use limbeck::pipeline::{MeasuredOn, ModelEvaluation};
 
 use super::table::Table;
 use super::{interval, model, outcome, share};
@@ -11,8 +11,12 @@ use super::{interval, model, outcome, share};
 /// All figures of one model.
 pub(crate) fn model_evaluation(found: &ModelEvaluation) -> String {
     let robustness = &found.robustness;
+    let images = match found.images {
+        MeasuredOn::Test => "",
+        MeasuredOn::HeldOut => "on training images that are held out; the test images were not looked at\n",
+    };
     let curves = robustness.curves.iter().map(curve);
-    let parts = [model(&found.model), worst_cases(&robustness.worst_cases)]
+    let parts = [images.to_owned(), model(&found.model), worst_cases(&robustness.worst_cases)]
         .into_iter()
         .chain(curves)
         .chain([calibration(&robustness.calibration), checks(&found.checks)]);
@@ -161,6 +165,7 @@ L-infinity eps 0.0314  student        1  81.0 %   72.2 to 87.5              – 
     #[test]
     fn a_model_is_shown_with_its_curve_its_calibration_and_its_stamp() {
         let found = ModelEvaluation {
+            images: MeasuredOn::HeldOut,
             model: ModelRow {
                 model: "model.safetensors".to_owned(),
                 trained_on: String::new(),
@@ -184,6 +189,7 @@ L-infinity eps 0.0314  student        1  81.0 %   72.2 to 87.5              – 
             checks: vec![check(Outcome::Pass), check(Outcome::Fail)],
         };
         let text = plain(&model_evaluation(&found));
+        assert!(text.starts_with("on training images that are held out"), "{text}");
         for part in [
             "eps 0.0039       40.0 %",
             "expected calibration error on clean images: 0.0321\n",

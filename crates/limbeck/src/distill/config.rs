@@ -192,8 +192,8 @@ pub struct DistillConfig {
     /// Weights that the student begins with: `random` (default) or `teacher` (not for `extended`, whose student has another output).
     #[serde(default)]
     pub start: StudentStart,
-    /// Copies of an image over which the trained student takes the mean of its logits: `one` (default), `cross` (five, moved by a pixel) or `square` (nine). It withstands a little more and
-    /// costs as many times as much.
+    /// Copies of an image over which the trained student takes the mean of its logits: `one` (default), `diagonal` (two, one of them moved by a pixel down and right), `cross` (five) or
+    /// `square` (nine). It withstands a little more and costs as many times as much.
     #[serde(default)]
     pub views: Views,
     /// Which networks are trained on adversarial examples (Madry 2018); the students of `ard` and `ltd` are in any case.
@@ -272,7 +272,8 @@ impl DistillConfig {
     /// What the teacher is trained on, for reports.
     pub(crate) fn teacher_trained_on(&self) -> String {
         if let Some(file) = self.teacher_file() {
-            return format!("unknown ({})", file.display());
+            let name = file.file_name().unwrap_or(file.as_os_str());
+            return format!("unknown ({})", name.display());
         }
         let temperature =
             if self.method.row().teacher_at_t { ", at the distillation temperature" } else { "" };
@@ -382,7 +383,11 @@ mod tests {
             begun.student_trained_on(),
             "the purified set with the teacher's soft labels, from the teacher's weights on"
         );
-        let given = DistillConfig { teacher: "robust.safetensors".to_owned(), views: Views::Cross, ..begun };
+        let given = DistillConfig {
+            teacher: "over/there/robust.safetensors".to_owned(),
+            views: Views::Cross,
+            ..begun
+        };
         assert_eq!(given.teacher_trained_on(), "unknown (robust.safetensors)");
         assert!(given.student_trained_on().ends_with("; answers are means over 5 views"));
     }

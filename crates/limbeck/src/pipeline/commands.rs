@@ -242,9 +242,22 @@ pub fn train_model(
     Ok((row, epochs))
 }
 
+/// The images that a stored classifier is measured on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MeasuredOn {
+    /// The test images, which choose nothing.
+    #[default]
+    Test,
+    /// What training with the same `data` settings learns from no image of, by whole groups: to choose settings by.
+    HeldOut,
+}
+
 /// What is left of one stored classifier under attack, and how far the figures can be trusted.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelEvaluation {
+    /// Which images it was measured on.
+    pub images: MeasuredOn,
     /// Accuracy, clean and under each attack.
     pub model: ModelRow,
     /// Worst cases, curve and calibration.
@@ -253,7 +266,7 @@ pub struct ModelEvaluation {
     pub checks: Vec<Check>,
 }
 
-/// Measures a stored classifier on the config's test images as a run measures its student, which alone can answer null.
+/// Measures a stored classifier on the config's test images, or its held-out ones, as a run measures its student, which alone can answer null.
 ///
 /// With `transfer`, another stored classifier, the images are attacked on that too and shown to the first.
 ///
@@ -263,17 +276,22 @@ pub fn evaluate_model(
     config: &RunConfig,
     model: &Path,
     transfer: Option<&Path>,
+    images: MeasuredOn,
     device: &Device,
     progress: &dyn Progress,
 ) -> Result<ModelEvaluation> {
     config.check()?;
     let sets = Sets::load(config, progress)?;
-    let classifier = load_fitting(model, &sets.test, device)?;
-    let other = transfer.map(|other| load_fitting(other, &sets.test, device)).transpose()?;
+    let test = match images {
+        MeasuredOn::Test => sets.test,
+        MeasuredOn::HeldOut => sets.held_out_images()?,
+    };
+    let classifier = load_fitting(model, &test, device)?;
+    let other = transfer.map(|other| load_fitting(other, &test, device)).transpose()?;
     let evaluate = &config.evaluate;
-    let attacked = attack_set(&sets.test, evaluate.attacked_images, Seed::new(config.seed).child("evaluate"));
+    let attacked = attack_set(&test, evaluate.attacked_images, Seed::new(config.seed).child("evaluate"));
     let trials = Trials {
-        test: &sets.test,
+        test: &test,
         attacked: &attacked,
         attacks: &evaluate.attacks,
         curve: &evaluate.curve,
@@ -296,7 +314,7 @@ pub fn evaluate_model(
     };
     let (examined, _) = examine(&subject, trials, progress)?;
     let robustness = robustness(std::slice::from_ref(&examined))?;
-    Ok(ModelEvaluation { model: examined.row, robustness, checks: examined.checks })
+    Ok(ModelEvaluation { images, model: examined.row, robustness, checks: examined.checks })
 }
 
 fn file_name(path: &Path) -> String {

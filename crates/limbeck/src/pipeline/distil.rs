@@ -1,5 +1,7 @@
 //! The stages of distillation: teacher, soft labels, student, null rule.
 
+use std::path::Path;
+
 use super::audit::{Audit, Purified};
 use super::commands::{AUTOENCODER, load_fitting};
 use super::config::ClassifierSection;
@@ -58,6 +60,11 @@ impl Run<'_> {
         let distill = &self.config.distill;
         let Some(file) = distill.teacher_file() else { return Ok(None) };
         let refused = |found: String, expected: String| Err(Error::artefact(file, found, expected));
+        let within = |folder: &Path| Some(file.canonicalize().ok()?.starts_with(folder.canonicalize().ok()?));
+        if within(&self.directory) == Some(true) {
+            let expected = "a teacher elsewhere: the run would change it and with it each student after";
+            return refused("a file of the run directory itself".to_owned(), expected.to_owned());
+        }
         let teacher = load_fitting(file, set, &self.device)?;
         if teacher.spec().outlier {
             let expected = "a teacher that answers with the classes of the set alone";

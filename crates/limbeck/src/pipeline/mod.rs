@@ -36,7 +36,7 @@ mod stages;
 
 pub use budget::Budget;
 pub use commands::{
-    ModelEvaluation, PoisonedCopy, Prediction, Student, evaluate_model, poison_copy, train_model,
+    MeasuredOn, ModelEvaluation, PoisonedCopy, Prediction, Student, evaluate_model, poison_copy, train_model,
 };
 pub use config::{
     ClassifierSection, DaeSection, DataConfig, EvaluateConfig, NetworkConfig, PoisonSection, RunConfig,

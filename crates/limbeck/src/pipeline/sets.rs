@@ -136,6 +136,14 @@ impl Sets {
         Ok(third_and_rest(&filtered.joined(&self.trusted_of(true))?))
     }
 
+    /// Both parts as one set, with the held-out images as they come.
+    ///
+    /// # Errors
+    /// As [`Dataset::joined`].
+    pub fn held_out_images(&self) -> Result<Dataset> {
+        self.train.subset(&self.held_out).joined(&self.trusted_of(true))
+    }
+
     /// The trusted images of held-out groups, or all others; none that are audited.
     fn trusted_of(&self, held_out: bool) -> Dataset {
         if !self.trusted_apart {
