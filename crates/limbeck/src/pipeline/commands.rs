@@ -243,11 +243,10 @@ pub fn train_model(
 }
 
 /// The images that a stored classifier is measured on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MeasuredOn {
     /// The test images, which choose nothing.
-    #[default]
     Test,
     /// What training with the same `data` settings learns from no image of, by whole groups: to choose settings by.
     HeldOut,
