@@ -380,7 +380,8 @@ fn a_search_that_makes_no_sense_is_refused_before_any_work() {
         .is_refused(1, &["`dae.lerning_rate`", "found an unknown key", "noise"]);
     tune(&["--space", "dae.width=int:24..8"])
         .is_refused(1, &["`dae.width`", "found int:24..8", "expected LOW below HIGH"]);
-    tune(&["--space", "dae.width=log:8..24"]).is_refused(1, &["dae.width", "expected a value of the type"]);
+    tune(&["--space", "dae.width=log:8..24"])
+        .is_refused(1, &["dae.width", "found invalid type", "expected usize"]);
     tune(&["--space", "nowhere.toml"]).is_refused(1, &["nowhere.toml", "No such file"]);
     tune(&["--trials", "0"]).is_refused(1, &["`trials`", "found 0", "expected 1 or more"]);
     tune(&["--sampler", "grid"]).is_refused(2, &["'grid'", "--sampler", "random, tpe, hyperband"]);

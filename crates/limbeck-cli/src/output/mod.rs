@@ -87,9 +87,13 @@ pub(crate) fn json_lines(values: &[impl Serialize]) -> anyhow::Result<String> {
 pub(crate) fn model(row: &ModelRow) -> String {
     let mut table =
         Table::new([row.model.as_str(), "accuracy", "95 % interval", "images"]).right(1).right(2).right(3);
-    let attacked = row.attacked.iter().map(|attack| (attack.attack.as_str(), attack.accuracy));
-    for (inputs, rate) in [("clean", row.clean)].into_iter().chain(attacked) {
-        table.row([inputs.to_owned(), share(rate), interval(rate), rate.trials.to_string()]);
+    let attacked = row.attacked.iter().map(|attack| (attack.attack.clone(), attack.accuracy));
+    let transferred = row.transferred.iter().flat_map(|other| {
+        let from = move |attack: &str| format!("{attack}, from {}", other.crafted_on);
+        other.attacked.iter().map(move |attack| (from(&attack.attack), attack.accuracy))
+    });
+    for (inputs, rate) in [("clean".to_owned(), row.clean)].into_iter().chain(attacked).chain(transferred) {
+        table.row([inputs, share(rate), interval(rate), rate.trials.to_string()]);
     }
     table.to_string()
 }
@@ -138,7 +142,7 @@ mod tests {
     use std::path::PathBuf;
 
     use limbeck::distill::Answer;
-    use limbeck::evaluate::results::AttackedRate;
+    use limbeck::evaluate::results::{AttackedRate, Transferred};
     use limbeck::vectors::{Quantity, RowAnswer, RowContent};
 
     use super::*;
@@ -216,13 +220,21 @@ t.csv   12  y 1.5000 (1.0000 to 2.0000)       0.2500
                 attack: "fgsm eps 0.01".to_owned(),
                 accuracy: Rate { successes: 0, trials: 10 },
             }],
+            transferred: vec![Transferred {
+                crafted_on: "other.safetensors".to_owned(),
+                attacked: vec![AttackedRate {
+                    attack: "fgsm eps 0.01".to_owned(),
+                    accuracy: Rate { successes: 10, trials: 10 },
+                }],
+            }],
             backdoor: None,
         };
         // Wilson 1927 for 81 of 100: 0.7222 to 0.8749 (R, prop.test without correction).
         let expected = "\
-model.safetensors  accuracy  95 % interval  images
-clean                81.0 %   72.2 to 87.5     100
-fgsm eps 0.01         0.0 %    0.0 to 27.8      10
+model.safetensors                      accuracy  95 % interval  images
+clean                                    81.0 %   72.2 to 87.5     100
+fgsm eps 0.01                             0.0 %    0.0 to 27.8      10
+fgsm eps 0.01, from other.safetensors   100.0 %  72.2 to 100.0      10
 ";
         assert_eq!(stripped(&model(&row)), expected);
     }

@@ -171,6 +171,7 @@ L-infinity eps 0.0314  student        1  81.0 %   72.2 to 87.5              – 
                 trained_on: String::new(),
                 clean: rate(95),
                 attacked: Vec::new(),
+                transferred: Vec::new(),
                 backdoor: None,
             },
             robustness: Robustness {

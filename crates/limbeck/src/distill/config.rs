@@ -157,6 +157,53 @@ impl OutlierConfig {
     }
 }
 
+/// Networks that the student's adversarial examples are crafted on in its place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnsembleConfig {
+    /// `teacher`, and classifiers that `limbeck` trained (.safetensors); empty (default) = examples are crafted on the student itself.
+    ///
+    /// What the student learns then is to withstand attacks that are crafted on other networks, with hardly a loss on clean images; who has the student itself is not held up.
+    pub networks: Vec<String>,
+    /// Share of each batch that is perturbed; the rest is learnt as it is (Tramèr 2018: half).
+    pub share: f64,
+}
+
+impl Default for EnsembleConfig {
+    fn default() -> Self {
+        Self { networks: Vec::new(), share: 0.5 }
+    }
+}
+
+impl EnsembleConfig {
+    /// Its name for the run's own teacher.
+    const TEACHER: &str = "teacher";
+
+    fn check(&self, key: &str) -> Result<()> {
+        if !(self.share > 0.0 && self.share <= 1.0) {
+            return Err(Error::config(format!("{key}.share"), self.share, "a share in (0, 1]"));
+        }
+        for (place, network) in self.networks.iter().enumerate() {
+            if network.is_empty() || self.networks[..place].contains(network) {
+                let found = format!("{:?}", self.networks);
+                let expected = "\"teacher\" and .safetensors files, each once";
+                return Err(Error::config(format!("{key}.networks"), found, expected));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the teacher is one of them.
+    pub(crate) fn has_teacher(&self) -> bool {
+        self.networks.iter().any(|network| network == Self::TEACHER)
+    }
+
+    /// The others, in order.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.networks.iter().filter(|network| *network != Self::TEACHER).map(Path::new)
+    }
+}
+
 /// Weights that a student begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
@@ -200,6 +247,9 @@ pub struct DistillConfig {
     pub adversarial: AdversarialNetworks,
     /// How adversarial examples are crafted in training.
     pub crafting: CraftingConfig,
+    /// Networks that the student's are crafted on in its place (ensemble adversarial training, Tramèr 2018).
+    #[serde(default)]
+    pub ensemble: EnsembleConfig,
 }
 
 impl Default for DistillConfig {
@@ -215,6 +265,7 @@ impl Default for DistillConfig {
             views: Views::One,
             adversarial: AdversarialNetworks::None,
             crafting: CraftingConfig::default(),
+            ensemble: EnsembleConfig::default(),
         }
     }
 }
@@ -239,6 +290,14 @@ impl DistillConfig {
             let expected = "none or student: the teacher is trained already";
             return Err(Error::config(format!("{key}.adversarial"), found, expected));
         }
+        if !self.ensemble.networks.is_empty() && self.student_crafting().is_none() {
+            let expected = format!(
+                "none, for the student of these settings sees no adversarial examples (set {key}.adversarial = \"student\")"
+            );
+            let found = format!("{:?}", self.ensemble.networks);
+            return Err(Error::config(format!("{key}.ensemble.networks"), found, expected));
+        }
+        self.ensemble.check(&format!("{key}.ensemble"))?;
         self.outlier.check(&format!("{key}.outlier"))?;
         self.crafting.check(&format!("{key}.crafting"))
     }
@@ -296,7 +355,16 @@ impl DistillConfig {
             Views::One => String::new(),
             views => format!("; answers are means over {} views", views.count()),
         };
-        format!("the purified set{answers}{start}{}{views}", perturbed(self.student_crafting()))
+        let perturbed = match self.ensemble.networks.len() {
+            0 => perturbed(self.student_crafting()),
+            count => format!(
+                ", a share of {} of each batch perturbed against {count} other network{} by up to {}",
+                crate::text::number(self.ensemble.share),
+                if count == 1 { "" } else { "s" },
+                crate::text::number(self.crafting.eps),
+            ),
+        };
+        format!("the purified set{answers}{start}{perturbed}{views}")
     }
 
     /// How the teacher's images are perturbed, if they are.
@@ -389,7 +457,42 @@ mod tests {
             ..begun
         };
         assert_eq!(given.teacher_trained_on(), "unknown (robust.safetensors)");
+        let among_others = DistillConfig {
+            adversarial: AdversarialNetworks::Student,
+            ensemble: ensemble(&["teacher", "other.safetensors"]),
+            crafting,
+            ..DistillConfig::default()
+        };
+        assert_eq!(
+            among_others.student_trained_on(),
+            "the purified set with the teacher's soft labels, a share of 0.5 of each batch perturbed against 2 other networks by up to 0.03"
+        );
         assert!(given.student_trained_on().ends_with("; answers are means over 5 views"));
+    }
+
+    fn ensemble(networks: &[&str]) -> EnsembleConfig {
+        let networks = networks.iter().map(|&network| network.to_owned()).collect();
+        EnsembleConfig { networks, ..EnsembleConfig::default() }
+    }
+
+    #[test]
+    fn an_ensemble_is_the_teacher_and_files_each_once_of_a_student_that_sees_examples() {
+        let of = |adversarial, ensemble| DistillConfig { adversarial, ensemble, ..DistillConfig::default() };
+        let asked =
+            of(AdversarialNetworks::Student, ensemble(&["a.safetensors", "teacher", "b.safetensors"]));
+        asked.check("distill").expect("sound");
+        assert!(asked.ensemble.has_teacher());
+        let files: Vec<&Path> = asked.ensemble.files().collect();
+        assert_eq!(files, [Path::new("a.safetensors"), Path::new("b.safetensors")]);
+        let refusal = |config: DistillConfig| config.check("distill").expect_err("refused").to_string();
+        let unseen = refusal(of(AdversarialNetworks::Teacher, ensemble(&["teacher"])));
+        assert!(unseen.contains("distill.ensemble.networks") && unseen.contains("student"), "{unseen}");
+        for twice in [&["teacher", "teacher"][..], &[""]] {
+            let refused = refusal(of(AdversarialNetworks::Student, ensemble(twice)));
+            assert!(refused.contains("each once"), "{refused}");
+        }
+        let all = EnsembleConfig { share: 0.0, ..ensemble(&["teacher"]) };
+        assert!(refusal(of(AdversarialNetworks::Student, all)).contains("distill.ensemble.share"));
     }
 
     #[test]

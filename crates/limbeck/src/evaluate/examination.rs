@@ -9,7 +9,8 @@ use super::checklist::{
 use super::eps_curve::{CurveConfig, sweep};
 use super::mcnemar::compare;
 use super::results::{
-    AttackedRate, Calibration, Check, Comparison, EpsCurve, ModelRow, Outcome, Rate, Robustness, WorstCase,
+    AttackedRate, Calibration, Check, Comparison, EpsCurve, ModelRow, Outcome, Rate, Robustness, Transferred,
+    WorstCase,
 };
 use super::robustness::{AttackedSet, Reading, answers_under, read, right_under};
 use super::worst_case::{Attempt, Outcomes, right_in_worst_case, threat_label, threats, worst_case};
@@ -170,12 +171,13 @@ pub fn examine(
             model: name.to_owned(),
             trained_on: subject.trained_on.to_owned(),
             clean: Rate::of(clean_test.right.iter().copied()),
-            attacked: attempts
-                .iter()
-                .filter(|attempt| attempt.crafted_on.is_none())
-                .map(|attempt| AttackedRate {
-                    attack: attempt.label(),
-                    accuracy: Rate::of(attempt.outcomes.right.iter().copied()),
+            attacked: rates_of(&attempts, None),
+            transferred: [among_classes.as_ref(), subject.transfer]
+                .into_iter()
+                .flatten()
+                .map(|Source { name, .. }| Transferred {
+                    crafted_on: name.clone(),
+                    attacked: rates_of(&attempts, Some(name)),
                 })
                 .collect(),
             backdoor: None,
@@ -193,6 +195,16 @@ pub fn examine(
         threats,
     };
     Ok((examined, own))
+}
+
+/// Accuracy under those of the attempts that were crafted on another model of this name, or on the model itself.
+fn rates_of(attempts: &[Attempt], crafted_on: Option<&str>) -> Vec<AttackedRate> {
+    let of = attempts.iter().filter(|attempt| attempt.crafted_on.as_deref() == crafted_on);
+    of.map(|attempt| AttackedRate {
+        attack: attempt.attack.label(),
+        accuracy: Rate::of(attempt.outcomes.right.iter().copied()),
+    })
+    .collect()
 }
 
 /// The figures of all models together; the last is the deployed one, which each other is held against.
@@ -293,7 +305,11 @@ mod tests {
             examine(&subject("student", &student, Some(&source)), trials, &Silent).expect("examined");
         assert!(source.find(|attack| attack.threat() == ThreatModel::l2(0.5)).is_some());
         assert_eq!((first.attempts.len(), second.attempts.len()), (2, 4));
-        assert_eq!(second.row.attacked.len(), 2, "a model's row has the attacks on itself alone");
+        assert_eq!(second.row.attacked.len(), 2, "the attacks on the model itself");
+        assert!(first.row.transferred.is_empty());
+        let [shown] = &second.row.transferred[..] else { panic!("one other model") };
+        let names = |rates: &[AttackedRate]| rates.iter().map(|rate| rate.attack.clone()).collect::<Vec<_>>();
+        assert_eq!((&*shown.crafted_on, names(&shown.attacked)), ("undefended", names(&first.row.attacked)));
         let found = robustness(&[first, second]).expect("the same images");
         let cases: Vec<_> =
             found.worst_cases.iter().map(|case| (case.model.as_str(), case.attacks.len())).collect();

@@ -370,10 +370,23 @@ pub struct ModelRow {
     pub trained_on: String,
     /// Accuracy on clean test images.
     pub clean: Rate,
-    /// Accuracy under attack, each crafted on this very model (white box) unless the name says otherwise.
+    /// Accuracy under attack, each crafted on this very model (white box).
     pub attacked: Vec<AttackedRate>,
+    /// Accuracy on what was crafted on other models.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transferred: Vec<Transferred>,
     /// Attack success rate: triggered test images of other classes that are answered with the backdoor's target; `None` without a backdoor.
     pub backdoor: Option<Rate>,
+}
+
+/// Accuracy on attacked images that were crafted on another model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transferred {
+    /// Name of the other model.
+    pub crafted_on: String,
+    /// By attack.
+    pub attacked: Vec<AttackedRate>,
 }
 
 /// Accuracy under one attack.

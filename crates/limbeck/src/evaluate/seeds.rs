@@ -260,6 +260,12 @@ fn models(run: &Evaluation, found: &mut Collected) {
         for attack in &model.attacked {
             found.share(format!("{}: {}", model.model, attack.attack), attack.accuracy);
         }
+        for other in &model.transferred {
+            for attack in &other.attacked {
+                let name = format!("{}: {}, from {}", model.model, attack.attack, other.crafted_on);
+                found.share(name, attack.accuracy);
+            }
+        }
     }
     for case in &run.robustness.worst_cases {
         let threat = super::threat_label(crate::attack::ThreatModel { norm: case.norm, eps: case.eps });

@@ -237,6 +237,7 @@ pub fn train_model(
         trained_on: sets.name.clone(),
         clean: accuracy(&model, &sets.test, progress)?,
         attacked: Vec::new(),
+        transferred: Vec::new(),
         backdoor: None,
     };
     Ok((row, epochs))

@@ -413,12 +413,13 @@ pub(crate) fn parse_value(text: &str) -> toml::Value {
 /// Deserialises with the path of the key that does not fit.
 fn serde_path<C: DeserializeOwned>(value: toml::Value) -> Result<C> {
     serde_path_to_error::deserialize(value).map_err(|error| {
-        let key = error.path().to_string();
-        Error::config(
-            key,
-            error.inner().to_string().trim().replace('\n', " "),
+        let message = error.inner().message().trim();
+        // Most of serde's messages name both sides.
+        let (found, expected) = message.split_once(", expected ").unwrap_or((
+            message,
             "a value of the type that the config's documentation gives (`limbeck config schema` for images)",
-        )
+        ));
+        Error::config(error.path().to_string(), found, expected)
     })
 }
 
@@ -448,12 +449,16 @@ mod tests {
         assert!(refusal("distill.temperature=0.5").contains("distill.temperature"));
         assert!(refusal("distill.outlier.passes=1").contains("distill.outlier.passes"));
         assert!(refusal("abstention.uncertainty=outlier").contains("abstention.uncertainty"));
+        let views = refusal("distill.views=three");
+        assert!(views.ends_with("expected one of `one`, `diagonal`, `cross`, `square`"), "{views}");
         for key in ["method=soft", "weight=2", "adversarial=all", "temperature=inf"] {
             let key = format!("distill.{key}");
             assert!(refusal(&key).contains(key.split('=').next().expect("a key")), "{key}");
         }
-        for key in ["eps=0", "steps=0", "step=-1", "ramp=1"] {
-            let key = format!("distill.crafting.{key}");
+        for key in
+            ["crafting.eps=0", "crafting.steps=0", "crafting.step=-1", "crafting.ramp=1", "ensemble.share=2"]
+        {
+            let key = format!("distill.{key}");
             assert!(refusal(&key).contains(key.split('=').next().expect("a key")), "{key}");
         }
         assert!(refusal("classifier.train.averaging=1").contains("classifier.train.averaging"));

@@ -14,7 +14,7 @@ use crate::distill::{DetectorLimits, NullRule, SoftLabels, StudentLesson, Studen
 use crate::error::{Error, Result};
 use crate::network::{TrainedClassifier, Views};
 use crate::purify::{Knowledge, ScoreKind, TrustedScores};
-use crate::train::{Epoch, RobustDistillation, Targets};
+use crate::train::{Ensemble, Epoch, RobustDistillation, Targets};
 
 impl Run<'_> {
     pub(super) fn teacher(&mut self, purified: &Purified) -> Result<Made<Trained<TrainedClassifier>>> {
@@ -36,6 +36,7 @@ impl Run<'_> {
         let teaching = Teaching {
             temperature: distill.teacher_temperature(),
             adversarial: distill.teacher_crafting(),
+            ensemble: None,
             robust_distillation: None,
             outlier: false,
             start: None,
@@ -60,12 +61,7 @@ impl Run<'_> {
         let distill = &self.config.distill;
         let Some(file) = distill.teacher_file() else { return Ok(None) };
         let refused = |found: String, expected: String| Err(Error::artefact(file, found, expected));
-        let within = |folder: &Path| Some(file.canonicalize().ok()?.starts_with(folder.canonicalize().ok()?));
-        if within(&self.directory) == Some(true) {
-            let expected = "a teacher elsewhere: the run would change it and with it each student after";
-            return refused("a file of the run directory itself".to_owned(), expected.to_owned());
-        }
-        let teacher = load_fitting(file, set, &self.device)?;
+        let teacher = self.named_classifier(file, set)?;
         if teacher.spec().outlier {
             let expected = "a teacher that answers with the classes of the set alone";
             return refused("a network with an outlier class".to_owned(), expected.to_owned());
@@ -93,6 +89,24 @@ impl Run<'_> {
             }
         }
         Ok(Some(teacher))
+    }
+
+    /// A classifier that the config names by its file, which this run must not write.
+    fn named_classifier(&self, file: &Path, set: &Dataset) -> Result<TrainedClassifier> {
+        let within = |folder: &Path| Some(file.canonicalize().ok()?.starts_with(folder.canonicalize().ok()?));
+        if within(&self.directory) == Some(true) {
+            let expected = "a network elsewhere: the run would change it and with it each student after";
+            return Err(Error::artefact(file, "a file of the run directory itself", expected));
+        }
+        load_fitting(file, set, &self.device)
+    }
+
+    /// The stored networks that the student's examples are crafted on, beside the teacher.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged or of the run itself, and a network for other classes or another image size.
+    pub(super) fn named_ensemble(&self, set: &Dataset) -> Result<Vec<TrainedClassifier>> {
+        self.config.distill.ensemble.files().map(|file| self.named_classifier(file, set)).collect()
     }
 
     pub(super) fn soft_labels(
@@ -136,9 +150,14 @@ impl Run<'_> {
             temperature: distill.temperature(),
             weight: distill.weight,
         };
+        let named = self.named_ensemble(&purified.train)?;
+        let own = distill.ensemble.has_teacher().then_some(&teacher.value.network);
+        let networks: Vec<&TrainedClassifier> = own.into_iter().chain(&named).collect();
         let teaching = Teaching {
             temperature: distill.student_temperature(),
             adversarial: distill.student_crafting(),
+            ensemble: (!networks.is_empty())
+                .then_some(Ensemble { networks: &networks, share: distill.ensemble.share }),
             robust_distillation: (lesson == StudentLesson::RobustDistillation).then_some(imitated),
             outlier: lesson == StudentLesson::OutlierLabels,
             start: (distill.start == StudentStart::Teacher).then_some(&teacher.value.network),
@@ -149,11 +168,14 @@ impl Run<'_> {
             StudentLesson::SoftLabels | StudentLesson::OutlierLabels => &soft_labels.key,
             StudentLesson::RobustDistillation => &teacher.key,
         };
-        let learnt_from: Vec<&str> = [Some(taught_by), teaching.start.map(|_| &teacher.key)]
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
-            .collect();
+        let hashes: Vec<String> = distill.ensemble.files().map(hash_file).collect::<Result<_>>()?;
+        let learnt_from: Vec<&str> =
+            [Some(taught_by), teaching.start.map(|_| &teacher.key), own.map(|_| &teacher.key)]
+                .into_iter()
+                .flatten()
+                .chain(&hashes)
+                .map(String::as_str)
+                .collect();
         self.taught_classifier(
             "student",
             (network, &train),

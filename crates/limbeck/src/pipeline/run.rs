@@ -168,13 +168,14 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Reads the data and a teacher that is there already; only when they are sound, the folder is made and the config written.
+    /// Reads the data and the networks that are there already; only when they are sound, the folder is made and the config written.
     pub(super) fn start(&self) -> Result<Sets> {
         if let Some(source) = self.config.data_path() {
             refuse_below(&source, &self.directory)?;
         }
         let sets = Sets::load(&self.config, self.progress)?;
         self.given_teacher(&sets.train)?;
+        self.named_ensemble(&sets.train)?;
         self.manifest.save(&self.directory)?;
         let (path, text) = (self.path("config.toml"), self.config.to_toml());
         write_atomically(&path, |file| file.write_all(text.as_bytes()).map_err(Error::io("write", &path)))?;

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::network::{ClassifierSpec, TrainedClassifier, Views};
 use crate::poison::{PoisonedSet, TruthManifest, poison};
 use crate::train::{
-    CraftingConfig, Epoch, Lesson, RobustDistillation, Targets, TrainConfig, teach_classifier,
+    CraftingConfig, Ensemble, Epoch, Lesson, RobustDistillation, Targets, TrainConfig, teach_classifier,
 };
 
 /// A value and the key of the stage that made it.
@@ -43,10 +43,12 @@ impl<T> Trained<T> {
     }
 }
 
-/// How a classifier is taught, beside what it is to answer; a teacher must be among the stage's upstream keys.
+/// How a classifier is taught, beside what it is to answer; a teacher and an ensemble must be among the stage's upstream keys.
 pub(super) struct Teaching<'a> {
     pub(super) temperature: f64,
     pub(super) adversarial: Option<CraftingConfig>,
+    /// Networks that its images are perturbed against in its place.
+    pub(super) ensemble: Option<Ensemble<'a>>,
     pub(super) robust_distillation: Option<RobustDistillation<'a>>,
     /// Whether it has an output for outliers; the targets must then have it too.
     pub(super) outlier: bool,
@@ -85,6 +87,7 @@ impl Run<'_> {
         let teaching = Teaching {
             temperature,
             adversarial: None,
+            ensemble: None,
             robust_distillation: None,
             outlier: false,
             start: None,
@@ -108,15 +111,17 @@ impl Run<'_> {
         validation: &Dataset,
         upstream: &[&str],
     ) -> Result<Made<Trained<TrainedClassifier>>> {
-        let Teaching { temperature, adversarial, robust_distillation, outlier, start, views } = *teaching;
+        let Teaching { temperature, adversarial, ensemble, robust_distillation, outlier, start, views } =
+            *teaching;
         let spec = ClassifierSpec { outlier, ..section.0.spec(train, temperature) };
         let imitation =
             robust_distillation.map(|distillation| (distillation.temperature, distillation.weight));
-        let key = self.key(name, &(&section, temperature, adversarial, imitation, views), upstream);
+        let share = ensemble.map(|ensemble| ensemble.share);
+        let key = self.key(name, &(&section, temperature, adversarial, share, imitation, views), upstream);
         let (weights, curve) = (format!("{name}.safetensors"), format!("{name}-curve.json"));
         self.stage(name, &key, &[&weights, &curve], |run, checkpoints| {
             run.progress.task(&format!("training the {name} classifier"), "images");
-            let lesson = Lesson { targets: &targets()?, adversarial, robust_distillation, start };
+            let lesson = Lesson { targets: &targets()?, adversarial, ensemble, robust_distillation, start };
             let (trained, epochs) = teach_classifier(
                 spec,
                 train,

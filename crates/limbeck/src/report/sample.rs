@@ -258,13 +258,19 @@ fn models() -> Vec<ModelRow> {
             .zip(&right[1..])
             .map(|(attack, right)| AttackedRate { attack: attack.to_owned(), accuracy: rate(*right, 12_630) })
             .collect(),
+        transferred: Vec::new(),
         backdoor: None,
     };
+    let transferred = vec![Transferred {
+        crafted_on: "undefended".to_owned(),
+        attacked: vec![AttackedRate { attack: "fgsm eps 0.01".to_owned(), accuracy: rate(10_612, 12_630) }],
+    }];
+    let student = row("student", "the purified set, the teacher's soft labels", [11_377, 7_404, 4_612, 518]);
     vec![
         row("clean-trained", "the training set before it was poisoned", [11_510, 6_020, 3_100, 250]),
         row("undefended", "the poisoned set, hard labels", [11_402, 7_100, 4_350, 310]),
         row("teacher", "the purified set, hard labels at T = 20", [11_350, 6_890, 3_990, 300]),
-        row("student", "the purified set, the teacher's soft labels", [11_377, 7_404, 4_612, 518]),
+        ModelRow { transferred, ..student },
     ]
 }
 

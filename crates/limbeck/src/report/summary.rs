@@ -55,10 +55,11 @@ pub(super) struct Summary<'a> {
     is_gtsrb: bool,
 }
 
-/// A model with its accuracy under each of [`Summary::attacks`].
+/// A model with its accuracy under each of [`Summary::attacks`], which were crafted on it or on another.
 #[derive(Serialize)]
 struct Model<'a> {
     row: &'a ModelRow,
+    crafted_on: Option<&'a str>,
     attacked: Vec<Option<Rate>>,
 }
 
@@ -119,7 +120,7 @@ impl<'a> Summary<'a> {
                 .iter()
                 .map(|row| defence_effectiveness(&run.controls[0], row).unwrap_or(f64::NAN))
                 .collect(),
-            models: run.models.iter().map(|row| Model::of(row, &attacks)).collect(),
+            models: run.models.iter().flat_map(|row| Model::rows(row, &attacks)).collect(),
             attacks,
             marked: classes.iter().filter(|class| class.marked).map(|class| class.name).collect(),
             classes,
@@ -195,10 +196,15 @@ fn unbroken(name: &str) -> String {
 }
 
 impl<'a> Model<'a> {
-    fn of(row: &'a ModelRow, attacks: &[&str]) -> Self {
-        let accuracy =
-            |name: &&str| row.attacked.iter().find(|row| row.attack == **name).map(|row| row.accuracy);
-        Self { row, attacked: attacks.iter().map(accuracy).collect() }
+    /// A row for attacks on itself, and one for each other model that it was shown the attacked images of.
+    fn rows(row: &'a ModelRow, attacks: &[&str]) -> Vec<Self> {
+        let of = |crafted_on, attacked: &[AttackedRate]| {
+            let accuracy =
+                |name: &&str| attacked.iter().find(|row| row.attack == **name).map(|row| row.accuracy);
+            Self { row, crafted_on, attacked: attacks.iter().map(accuracy).collect() }
+        };
+        let others = row.transferred.iter().map(|other| of(Some(&*other.crafted_on), &other.attacked));
+        std::iter::once(of(None, &row.attacked)).chain(others).collect()
     }
 }
 
@@ -297,6 +303,18 @@ mod tests {
         assert_eq!(summary.attacks, ["fgsm eps 0.01", "i-fgsm eps 0.03", "i-fgsm eps 0.01"]);
         assert_eq!(summary.models[0].attacked[2], None);
         assert_eq!(summary.models[1].attacked[2], Some(run.models[1].attacked[1].accuracy));
+    }
+
+    #[test]
+    fn a_model_has_a_row_more_for_what_was_crafted_on_another() {
+        let run = sample::evaluation();
+        let summary = Summary::of(&run);
+        let rows: Vec<_> = summary.models.iter().map(|model| (&*model.row.model, model.crafted_on)).collect();
+        let own = ["clean-trained", "undefended", "teacher", "student"].map(|name| (name, None));
+        assert_eq!(rows[..4], own);
+        assert_eq!(rows[4..], [("student", Some("undefended"))]);
+        let transferred = &run.models[3].transferred[0].attacked;
+        assert_eq!(summary.models[4].attacked, [Some(transferred[0].accuracy), None, None]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    Augmentation, Checkpoints, CraftingConfig, Epoch, Task, TrainConfig, Validation, augment, fit,
+    Augmentation, Checkpoints, CraftingConfig, Ensemble, Epoch, Task, TrainConfig, Validation, augment, fit,
     scaled_divergence, soft_cross_entropy,
 };
 use crate::dataset::Dataset;
@@ -45,6 +45,8 @@ pub struct Lesson<'a> {
     ///
     /// Its validation then asks for robust accuracy too.
     pub adversarial: Option<CraftingConfig>,
+    /// Networks that they are perturbed against in its place, in validation too.
+    pub ensemble: Option<Ensemble<'a>>,
     /// A teacher that it is to be like on the perturbed images; the targets are then asked of the images as they are.
     pub robust_distillation: Option<RobustDistillation<'a>>,
     /// Whose weights it begins with, so that it answers alike at its own temperature; `None` = fresh random ones.
@@ -123,15 +125,15 @@ impl ClassifierTask<'_> {
         soft_cross_entropy(logits, targets, temperature).mul_scalar(temperature)
     }
 
-    /// The images as they are, or perturbed against the network.
+    /// The images as they are, or perturbed against the network, or against others.
     fn perturbed(&self, network: &Classifier, batch: &Batch, place: f64, rng: &mut Rng) -> Result<Tensor<4>> {
-        match &self.lesson.adversarial {
-            None => Ok(batch.images.clone()),
-            Some(crafting) => {
-                let frozen = TrainedClassifier::freeze(network, self.spec.clone(), &self.device);
-                crafting.examples(&Tempered(&frozen), batch.images.clone(), &batch.labels, place, rng)
-            }
+        let Some(crafting) = &self.lesson.adversarial else { return Ok(batch.images.clone()) };
+        let (images, labels) = (batch.images.clone(), &batch.labels);
+        if let Some(ensemble) = &self.lesson.ensemble {
+            return ensemble.batch(crafting, images, labels, place, rng);
         }
+        let frozen = TrainedClassifier::freeze(network, self.spec.clone(), &self.device);
+        crafting.examples(&Tempered(&frozen), images, labels, place, rng)
     }
 
     /// Share of the attacked calibration images that the network reads right.
@@ -141,13 +143,14 @@ impl ClassifierTask<'_> {
         let attacked = images.min(ATTACKED_IMAGES);
         let indices: Vec<usize> = (0..attacked).map(|row| row * images / attacked).collect();
         let frozen = TrainedClassifier::freeze(network, self.spec.clone(), &self.device);
-        let crafting = crafting.for_validation();
+        let itself = [&frozen];
+        let ensemble = self.lesson.ensemble.unwrap_or(Ensemble { networks: &itself, share: 1.0 });
         let mut rng = self.validation_seed.rng("starts");
         let mut right = 0;
-        for chunk in indices.chunks(INFERENCE_BATCH) {
+        for (number, chunk) in indices.chunks(INFERENCE_BATCH).enumerate() {
             let labels = self.calibration.labels(chunk);
             let images = self.calibration.batch(chunk, &device)?;
-            let examples = crafting.examples(&Tempered(&frozen), images, &labels, 1.0, &mut rng)?;
+            let examples = ensemble.validation(crafting, number, images, &labels, &mut rng)?;
             let answers = crate::tensors::argmax(frozen.logits(examples))?;
             right += answers.iter().zip(&labels).filter(|(a, b)| a == b).count();
         }
@@ -247,14 +250,15 @@ pub fn train_classifier(
     checkpoints: &Checkpoints,
     progress: &dyn Progress,
 ) -> Result<(TrainedClassifier, Vec<Epoch>)> {
-    let lesson = Lesson { targets, adversarial: None, robust_distillation: None, start: None };
+    let lesson =
+        Lesson { targets, adversarial: None, ensemble: None, robust_distillation: None, start: None };
     teach_classifier(spec, train, &lesson, calibration, config, device, seed, checkpoints, progress)
 }
 
 /// Trains a classifier from scratch; validation and early stopping look at `calibration`, whose labels are trusted.
 ///
 /// # Errors
-/// Refuses soft targets of the wrong number, a teacher of other classes, a start of another shape, a weight that is no share, and everything that [`fit`] refuses.
+/// Refuses soft targets of the wrong number, a teacher or an ensemble of other classes, a start of another shape, a weight that is no share, and everything that [`fit`] refuses.
 #[expect(
     clippy::too_many_arguments,
     reason = "each is a different kind of thing; a bundle would only rename them"
@@ -288,6 +292,9 @@ pub fn teach_classifier(
         if !(0.0..=1.0).contains(&weight) {
             return Err(refused(format!("a weight of {weight}"), "a share in [0, 1]".to_owned()));
         }
+    }
+    if let Some(ensemble) = lesson.ensemble {
+        ensemble.check(classes)?;
     }
     if calibration.is_empty() {
         return Err(refused("an empty calibration split".to_owned(), "at least one image".to_owned()));

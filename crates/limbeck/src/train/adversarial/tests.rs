@@ -8,8 +8,8 @@ use crate::network::{Architecture, ClassifierSpec, Model, Tempered, TrainedClass
 use crate::progress::{Progress, Silent};
 use crate::testing::{blocks, tiny_spec, untrained};
 use crate::train::{
-    Augmentation, Checkpoints, Epoch, Lesson, OptimiserConfig, RobustDistillation, Schedule, Targets,
-    TrainConfig, teach_classifier, train_classifier,
+    Augmentation, Checkpoints, Ensemble, Epoch, Lesson, OptimiserConfig, RobustDistillation, Schedule,
+    Targets, TrainConfig, teach_classifier, train_classifier,
 };
 
 /// Between the classes of [`blocks`] lie 0.39 in pixel units, so this much can be withstood but is not by chance.
@@ -38,7 +38,7 @@ fn config(epochs: usize) -> TrainConfig {
 }
 
 fn lesson(targets: &Targets) -> Lesson<'_> {
-    Lesson { targets, adversarial: None, robust_distillation: None, start: None }
+    Lesson { targets, adversarial: None, ensemble: None, robust_distillation: None, start: None }
 }
 
 fn teach(
@@ -174,10 +174,9 @@ fn robust_distillation_of_weight_0_is_plain_training() {
     let (teacher, _) = taught(&lesson(&Targets::Labels), &config(1));
     let distillation = RobustDistillation { teacher: &teacher, temperature: 30.0, weight: 0.0 };
     let nothing_of_it = Lesson {
-        targets: &Targets::Labels,
         adversarial: Some(crafting()),
         robust_distillation: Some(distillation),
-        start: None,
+        ..lesson(&Targets::Labels)
     };
     let (found, epochs) = taught(&nothing_of_it, &config(1));
     let (expected, plain_epochs) = taught(&lesson(&Targets::Labels), &config(1));
@@ -197,22 +196,103 @@ impl Progress for StopsAfter {
 #[test]
 fn a_stopped_robust_training_goes_on_to_the_same_bytes() {
     let (teacher, _) = taught(&lesson(&Targets::Labels), &config(1));
-    let everything = Lesson {
-        targets: &Targets::Labels,
-        adversarial: Some(CraftingConfig { steps: 2, ramp: 0.5, ..crafting() }),
-        robust_distillation: Some(RobustDistillation { teacher: &teacher, temperature: 5.0, weight: 0.5 }),
-        start: Some(&teacher),
-    };
     let config = TrainConfig { averaging: 0.9, ..config(3) };
-    let (straight, curve) = taught(&everything, &config);
-    let folder = tempfile::tempdir().expect("a folder");
-    let checkpoints = Checkpoints::at(folder.path().join("run.checkpoint"));
-    // 8 batches an epoch: stopped in the third epoch, two checkpoints behind it.
-    let stopped = teach(&everything, &config, &checkpoints, &StopsAfter(20.into()));
-    assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
-    let (resumed, resumed_curve) = teach(&everything, &config, &checkpoints, &Silent).expect("it goes on");
-    assert_eq!(curve, resumed_curve);
-    assert!(bytes(&straight) == bytes(&resumed), "resumed to other weights");
+    for ensemble in [None, Some(Ensemble { networks: &[&teacher], share: 0.5 })] {
+        let everything = Lesson {
+            adversarial: Some(CraftingConfig { steps: 2, ramp: 0.5, ..crafting() }),
+            ensemble,
+            robust_distillation: Some(RobustDistillation {
+                teacher: &teacher,
+                temperature: 5.0,
+                weight: 0.5,
+            }),
+            start: Some(&teacher),
+            ..lesson(&Targets::Labels)
+        };
+        let (straight, curve) = taught(&everything, &config);
+        let folder = tempfile::tempdir().expect("a folder");
+        let checkpoints = Checkpoints::at(folder.path().join("run.checkpoint"));
+        // 8 batches an epoch: stopped in the third epoch, two checkpoints behind it.
+        let stopped = teach(&everything, &config, &checkpoints, &StopsAfter(20.into()));
+        assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
+        let (resumed, resumed_curve) =
+            teach(&everything, &config, &checkpoints, &Silent).expect("it goes on");
+        assert_eq!(curve, resumed_curve);
+        assert!(bytes(&straight) == bytes(&resumed), "resumed to other weights");
+    }
+}
+
+/// A plain network of another seed, which nothing else is like.
+fn stranger(seed: u64) -> TrainedClassifier {
+    let (train, calibration, targets) = (blocks(64, 4, 1), blocks(32, 4, 2), Targets::Labels);
+    let (device, none) = (Device::flex(), Checkpoints::none());
+    let (spec, config, seed) = (spec(1.0), config(12), Seed::new(seed));
+    let trained =
+        train_classifier(spec, &train, &targets, &calibration, &config, &device, seed, &none, &Silent);
+    trained.expect("it trains").0
+}
+
+#[test]
+fn a_network_that_begins_as_another_and_learns_from_its_examples_withstands_them_and_leaves_it_alone() {
+    let teacher = stranger(20);
+    let before = bytes(&teacher);
+    let (images, labels) = all(&blocks(64, 4, 3));
+    let pgd = Pgd { step: EPS / 4.0, steps: 10, restarts: 1, seed: Seed::new(5) };
+    let attacked = craft(&pgd, &teacher, ThreatModel::linf(EPS), images, &labels).expect("attacked");
+    let right = |network: &TrainedClassifier| {
+        let answers = crate::tensors::argmax(network.logits(attacked.clone())).expect("answers");
+        answers.iter().zip(&labels).filter(|(a, b)| a == b).count()
+    };
+    let begun = Lesson { start: Some(&teacher), ..lesson(&Targets::Labels) };
+    let ensemble = Some(Ensemble { networks: &[&teacher], share: 0.5 });
+    let (plain, _) = taught(&begun, &config(2));
+    let (student, epochs) = taught(&Lesson { adversarial: Some(crafting()), ensemble, ..begun }, &config(2));
+    assert!(epochs.iter().all(|epoch| epoch.validation.robust.is_some()));
+    assert!(before == bytes(&teacher), "the teacher has moved");
+    let [teacher, plain, student] = [&teacher, &plain, &student].map(right);
+    assert!(teacher < 8, "an attack that leaves {teacher} of 64 right shows nothing");
+    assert!(student > plain + 20, "{student} of 64 right with, {plain} without the teacher's examples");
+}
+
+#[test]
+fn an_ensemble_perturbs_its_share_of_a_batch_within_the_ball_and_leaves_the_rest() {
+    let (near, far) = (stranger(20), stranger(21));
+    let (images, labels) = all(&blocks(16, 4, 3));
+    let mut rng = Seed::new(1).rng("draws");
+    let mut batch = |share, networks: &[&TrainedClassifier]| {
+        let ensemble = Ensemble { networks, share };
+        let made = ensemble.batch(&crafting(), images.clone(), &labels, 1.0, &mut rng).expect("crafted");
+        let moved = crate::tensors::values((made - images.clone()).abs()).expect("values");
+        let largest = |image: &[f32]| image.iter().copied().fold(0.0, f32::max);
+        (
+            moved.chunks(moved.len() / labels.len()).filter(|image| largest(image) > 0.0).count(),
+            largest(&moved),
+        )
+    };
+    let radii: Vec<f64> = (0..8)
+        .map(|_| {
+            let (perturbed, radius) = batch(0.25, &[&near, &far]);
+            assert_eq!(perturbed, 4);
+            f64::from(radius)
+        })
+        .collect();
+    assert!(radii.iter().all(|radius| (0.29 * EPS..EPS + 1e-6).contains(radius)), "{radii:?}");
+    assert!(radii.iter().any(|radius| (radius - radii[0]).abs() > 0.05 * EPS), "{radii:?}");
+    assert_eq!(batch(1.0, &[&near]).0, 16);
+    assert_eq!(batch(0.01, &[&near]).0, 1, "a share of a small batch is an image at least");
+}
+
+#[test]
+fn an_ensemble_of_nobody_of_more_classes_and_a_share_out_of_range_are_refused() {
+    let refusal = |networks: &[&TrainedClassifier], share| {
+        let ensemble = Some(Ensemble { networks, share });
+        let lesson = Lesson { adversarial: Some(crafting()), ensemble, ..lesson(&Targets::Labels) };
+        teach(&lesson, &config(1), &Checkpoints::none(), &Silent).expect_err("refused").to_string()
+    };
+    let [fits, other] = [4, 5].map(|classes| untrained(tiny_spec(Architecture::Vgg, classes, 1.0), 5));
+    assert!(refusal(&[], 0.5).contains("no networks"));
+    assert!(refusal(&[&fits, &other], 0.5).contains("5 classes"));
+    assert!(refusal(&[&fits], 1.5).contains("share of 1.5"));
 }
 
 #[test]
