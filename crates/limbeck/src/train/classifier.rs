@@ -294,7 +294,7 @@ pub fn teach_classifier(
         }
     }
     if let Some(ensemble) = lesson.ensemble {
-        ensemble.check(classes)?;
+        ensemble.check(spec.classes.len())?;
     }
     if calibration.is_empty() {
         return Err(refused("an empty calibration split".to_owned(), "at least one image".to_owned()));

@@ -25,16 +25,16 @@ pub struct Ensemble<'a> {
 }
 
 impl Ensemble<'_> {
-    /// Refuses what no network with these `outputs` could learn from.
-    pub(super) fn check(&self, outputs: usize) -> Result<()> {
+    /// Refuses what no network for so many `classes` could learn from.
+    pub(super) fn check(&self, classes: usize) -> Result<()> {
         let refused =
             |found: String, expected: String| Err(Error::input("classifier training", found, expected));
         if self.networks.is_empty() {
             return refused("an ensemble of no networks".to_owned(), "one or more".to_owned());
         }
-        let classes = |network: &&TrainedClassifier| network.spec().classes.len();
-        if let Some(found) = self.networks.iter().map(classes).find(|&classes| classes > outputs) {
-            return refused(format!("an ensemble with a network of {found} classes"), format!("{outputs}"));
+        let mut others = self.networks.iter().map(|network| network.spec().classes.len());
+        if let Some(found) = others.find(|&found| found != classes) {
+            return refused(format!("an ensemble with a network of {found} classes"), format!("{classes}"));
         }
         if !(self.share > 0.0 && self.share <= 1.0) {
             return refused(format!("a share of {}", self.share), "a share in (0, 1]".to_owned());
