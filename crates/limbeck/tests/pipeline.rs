@@ -353,13 +353,14 @@ fn a_teacher_that_is_there_already_teaches_as_it_did_where_it_was_trained() {
     let narrow = narrow.expect_err("another shape").to_string();
     assert!(narrow.contains("width 4") && narrow.contains("width 6"), "{narrow}");
     assert!(!second.path().join("other").exists(), "nothing is made before the teacher is known to fit");
-    let among = |network: &Path| {
-        let networks =
-            vec![toml::Value::from("teacher"), toml::Value::from(network.to_str().expect("UTF-8"))];
+    let learnt_on = |start: &str, networks: Vec<toml::Value>| {
         let config = config().with("distill.adversarial", toml::Value::from("student"))?;
+        let config = config.with("distill.start", toml::Value::from(start))?;
         let config = config.with("distill.ensemble.networks", toml::Value::from(networks))?;
         Run::open(&second.path().join("among"), config, &limbeck::device("flex")?, &Silent)?.distil_as_it_is()
     };
+    let file = |network: &Path| toml::Value::from(network.to_str().expect("UTF-8"));
+    let among = |network: &Path| learnt_on("random", vec![toml::Value::from("teacher"), file(network)]);
     let missing = among(&first.path().join("nobody.safetensors")).expect_err("no file").to_string();
     assert!(missing.contains("nobody.safetensors"), "{missing}");
     assert!(!second.path().join("among").exists(), "nothing is made before the ensemble is known to fit");
@@ -369,7 +370,11 @@ fn a_teacher_that_is_there_already_teaches_as_it_did_where_it_was_trained() {
     // Another network under the same name makes another student.
     std::fs::copy(second.path().join("teacher.safetensors"), &teacher).expect("copied");
     among(&teacher).expect("a student");
-    assert!(student(&second.path().join("among")) != among_others);
+    let others_again = student(&second.path().join("among"));
+    assert!(others_again != among_others);
+    // The same networks in other roles, too.
+    learnt_on("teacher", vec![file(&teacher)]).expect("a student");
+    assert!(student(&second.path().join("among")) != others_again);
     let both = distilled(second.path(), "ard", "both", &teacher).expect_err("trained already").to_string();
     assert!(both.contains("distill.adversarial"), "{both}");
 }

@@ -117,7 +117,9 @@ impl Run<'_> {
         let imitation =
             robust_distillation.map(|distillation| (distillation.temperature, distillation.weight));
         let share = ensemble.map(|ensemble| ensemble.share);
-        let key = self.key(name, &(&section, temperature, adversarial, share, imitation, views), upstream);
+        // A teacher may be upstream as the start, as one of the ensemble, or as both.
+        let taught = (adversarial, share, start.is_some(), imitation);
+        let key = self.key(name, &(&section, temperature, taught, views), upstream);
         let (weights, curve) = (format!("{name}.safetensors"), format!("{name}-curve.json"));
         self.stage(name, &key, &[&weights, &curve], |run, checkpoints| {
             run.progress.task(&format!("training the {name} classifier"), "images");
