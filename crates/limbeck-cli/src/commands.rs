@@ -236,7 +236,7 @@ fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
 
 fn tune(arguments: &TuneArguments) -> anyhow::Result<()> {
     let TuneArguments { data, out, space, sampler, trials, objective, settings, session } = arguments;
-    let config = with_absolute_data(settings.resolve(data.as_deref(), Preset::Audit)?);
+    let config = with_absolute_paths(settings.resolve(data.as_deref(), Preset::Audit)?);
     let space = if space.is_empty() { Space::default() } else { Space::parse(space)? };
     let asked = TuneConfig { space, sampler: *sampler, objective: *objective, trials: *trials };
     let results = with_console(session, None, |console| {
@@ -347,18 +347,16 @@ fn in_run<T>(
     session: &Session,
     work: impl FnOnce(&mut Run<'_>) -> limbeck::Result<T>,
 ) -> anyhow::Result<T> {
-    let config = with_absolute_data(config);
+    let config = with_absolute_paths(config);
     with_console(session, Some(directory), |console| {
         work(&mut Run::open(directory, config, &limbeck::device(&session.device)?, console)?)
     })
 }
 
 /// A run or a search can then be gone on with from any working directory.
-fn with_absolute_data(mut config: RunConfig) -> RunConfig {
-    for path in [&mut config.data.path, &mut config.data.trusted, &mut config.distill.teacher] {
-        if !path.is_empty()
-            && let Ok(Ok(absolute)) =
-                std::path::absolute(&*path).map(|path| path.into_os_string().into_string())
+fn with_absolute_paths(mut config: RunConfig) -> RunConfig {
+    for path in config.paths_mut() {
+        if let Ok(Ok(absolute)) = std::path::absolute(&*path).map(|path| path.into_os_string().into_string())
         {
             *path = absolute;
         }

@@ -221,6 +221,10 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
     std::fs::copy(stopped.join("student.safetensors"), copy.join("dae.safetensors")).expect("copied");
     let error = Student::load(&copy, &device).err().expect("another file").to_string();
     assert!(error.contains("dae.safetensors") && error.contains("distil again"), "{error}");
+    // As a run that was stopped between its student and its null rule would.
+    std::fs::copy(stopped.join("teacher.safetensors"), copy.join("student.safetensors")).expect("copied");
+    let error = Student::load(&copy, &device).err().expect("another file").to_string();
+    assert!(error.contains("student.safetensors") && error.contains("distil again"), "{error}");
 
     let error = student.predict(&[straight.join("config.toml")], &Silent).expect_err("no image").to_string();
     assert!(error.contains("config.toml") && error.contains("expected"), "{error}");
@@ -331,6 +335,22 @@ fn a_teacher_that_is_there_already_teaches_as_it_did_where_it_was_trained() {
         assert!(taught(method, &teacher).expect("a student") == by_its_own, "{method}");
         let copy = std::fs::read(second.path().join("teacher.safetensors")).expect("the teacher's copy");
         assert!(copy == std::fs::read(&teacher).expect("the teacher"), "{method}");
+    }
+    // Of another set in the same folder it teaches another student.
+    for method in ["ard", "defensive", "ltd"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let of_images = |limit: i64| {
+            let given = toml::Value::from(teacher.to_str().expect("a path of UTF-8"));
+            let config = config().with("data.limit_per_class", toml::Value::from(limit))?;
+            let config = config.with("distill.method", toml::Value::from(method))?;
+            let config = config.with("distill.temperature", toml::Value::from(20))?;
+            let config = config.with("distill.teacher", given)?;
+            Run::open(folder.path(), config, &limbeck::device("flex")?, &Silent)?.distil_as_it_is()?;
+            Ok::<_, limbeck::Error>(
+                std::fs::read(folder.path().join("student.safetensors")).expect("a student"),
+            )
+        };
+        assert!(of_images(14).expect("a student") != of_images(13).expect("a student"), "{method}");
     }
     // The defensive method's, trained at 20, for one that asks at 1; and a network of other classes.
     let hot = taught("ard", &teacher).expect_err("another temperature").to_string();

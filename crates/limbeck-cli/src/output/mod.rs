@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::Context;
-use limbeck::evaluate::results::{ModelRow, Outcome, Rate};
+use limbeck::evaluate::results::{ModelRow, Outcome, Rate, Transferred};
 use limbeck::pipeline::Prediction;
 use serde::Serialize;
 
@@ -88,10 +88,7 @@ pub(crate) fn model(row: &ModelRow) -> String {
     let mut table =
         Table::new([row.model.as_str(), "accuracy", "95 % interval", "images"]).right(1).right(2).right(3);
     let attacked = row.attacked.iter().map(|attack| (attack.attack.clone(), attack.accuracy));
-    let transferred = row.transferred.iter().flat_map(|other| {
-        let from = move |attack: &str| format!("{attack}, from {}", other.crafted_on);
-        other.attacked.iter().map(move |attack| (from(&attack.attack), attack.accuracy))
-    });
+    let transferred = row.transferred.iter().flat_map(Transferred::labelled);
     for (inputs, rate) in [("clean".to_owned(), row.clean)].into_iter().chain(attacked).chain(transferred) {
         table.row([inputs, share(rate), interval(rate), rate.trials.to_string()]);
     }
@@ -142,7 +139,7 @@ mod tests {
     use std::path::PathBuf;
 
     use limbeck::distill::Answer;
-    use limbeck::evaluate::results::{AttackedRate, Transferred};
+    use limbeck::evaluate::results::AttackedRate;
     use limbeck::vectors::{Quantity, RowAnswer, RowContent};
 
     use super::*;

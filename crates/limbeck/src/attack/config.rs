@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::noise::Distribution;
 use super::{
     Apgd, ApgdLoss, Attack, AutoAttack, CarliniWagner, Fab, Fgsm, IFgsm, MiFgsm, Noise, Norm, Pgd, Square,
-    ThreatModel, Universal,
+    SquareSchedule, ThreatModel, Universal,
 };
 use crate::error::{Error, Result};
 use crate::rng::Seed;
@@ -255,7 +255,9 @@ impl AttackConfig {
             AttackKind::ApgdDlr => apgd(ApgdLoss::Dlr),
             AttackKind::ApgdT => apgd(ApgdLoss::TargetedDlr { targets }),
             AttackKind::FabT => Box::new(Fab { steps, targets, restarts, seed }),
-            AttackKind::Square => Box::new(Square { queries, restarts, seed }),
+            AttackKind::Square => {
+                Box::new(Square { queries, restarts, schedule: SquareSchedule::OfSearch, seed })
+            }
             AttackKind::AutoAttack => {
                 Box::new(AutoAttack { steps, targets, queries, restarts, seed }.ensemble())
             }

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use super::gradient::Logits;
 use super::rows::{pick, replace, select};
-use super::{Apgd, ApgdLoss, Attack, Fab, Square, ThreatModel};
+use super::{Apgd, ApgdLoss, Attack, Fab, Square, SquareSchedule, ThreatModel};
 use crate::error::Result;
 use crate::network::Model;
 use crate::rng::Seed;
@@ -41,7 +41,12 @@ impl AutoAttack {
                 apgd(ApgdLoss::CrossEntropy, "apgd-ce"),
                 apgd(ApgdLoss::TargetedDlr { targets }, "apgd-t"),
                 Box::new(Fab { steps, targets, restarts, seed: seed.child("fab-t") }),
-                Box::new(Square { queries, restarts, seed: seed.child("square") }),
+                Box::new(Square {
+                    queries,
+                    restarts,
+                    schedule: SquareSchedule::InQueries,
+                    seed: seed.child("square"),
+                }),
             ],
         }
     }

@@ -53,7 +53,7 @@ pub use mi_fgsm::MiFgsm;
 pub use noise::{Distribution, Noise};
 pub use pgd::Pgd;
 pub(crate) use rows::{replace, select};
-pub use square::Square;
+pub use square::{Square, SquareSchedule};
 pub use threat::{Norm, ThreatModel};
 pub use universal::{Universal, UniversalPerturbation};
 

@@ -1,6 +1,6 @@
 //! Square Attack (Andriushchenko 2020): random search over squares of the image; it asks the model for logits, never for a gradient.
 //!
-//! With the schedule and the margin loss that AutoAttack uses it with. A change is kept where the label's lead falls.
+//! With the margin loss that AutoAttack uses it with. A change is kept where the label's lead falls.
 
 use burn::tensor::Tensor;
 use rand::Rng as _;
@@ -21,6 +21,15 @@ const FIRST_SHARE: f64 = 0.8;
 /// Queries, of 10,000, after which the share is halved (section 3, algorithm 1's schedule).
 const HALVINGS: [usize; 9] = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000];
 
+/// What [`HALVINGS`] are counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SquareSchedule {
+    /// In 10,000 parts of the search, so that a search of any length ends with the smallest squares: Square by itself.
+    OfSearch,
+    /// In queries, so that a search of 5,000 ends with larger ones: Square within AutoAttack, whose code runs it so.
+    InQueries,
+}
+
 /// Stops an image at the first query that fools the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Square {
@@ -28,6 +37,8 @@ pub struct Square {
     pub queries: usize,
     /// Number of runs, 1 or more.
     pub restarts: usize,
+    /// When squares become smaller.
+    pub schedule: SquareSchedule,
     /// What the squares are drawn from.
     pub seed: Seed,
 }
@@ -99,7 +110,7 @@ impl Square {
             if left.is_empty() {
                 break;
             }
-            let share = share(query, self.queries);
+            let share = self.share(query);
             left.par_iter_mut().for_each(|search| match query {
                 0 => search.begin(threat, size),
                 _ => search.vary(threat, size, share),
@@ -118,13 +129,16 @@ impl Square {
         let found = searches.into_iter().flat_map(|search| search.best).collect();
         Ok(image_tensor(found, shape, &images.device()))
     }
-}
 
-/// Share of the image that a square covers at a query.
-fn share(query: usize, queries: usize) -> f64 {
-    let of_10_000 = query * 10_000 / queries.max(1);
-    let halvings = HALVINGS.iter().filter(|&&at| of_10_000 > at).count();
-    FIRST_SHARE / f64::from(1u32 << halvings)
+    /// Share of the image that a square covers at a query.
+    fn share(&self, query: usize) -> f64 {
+        let at = match self.schedule {
+            SquareSchedule::OfSearch => query * 10_000 / self.queries.max(1),
+            SquareSchedule::InQueries => query,
+        };
+        let halvings = HALVINGS.iter().filter(|&&after| at > after).count();
+        FIRST_SHARE / f64::from(1u32 << halvings)
+    }
 }
 
 impl Search {
@@ -304,10 +318,16 @@ mod tests {
     /// The paper's schedule for 10,000 queries, with AutoAttack's first share of 0.8.
     #[test]
     fn squares_shrink_as_published() {
-        let at = |query| share(query, 10_000);
-        assert_eq!([at(0), at(10), at(11), at(51), at(201)], [0.8, 0.8, 0.4, 0.2, 0.1]);
-        assert_eq!(at(8001), 0.8 / 512.0);
-        assert_eq!(share(6, 5_000), 0.4, "a shorter search shrinks them sooner");
+        let square = |queries, schedule| Square { queries, restarts: 1, schedule, seed: Seed::new(1) };
+        for schedule in [SquareSchedule::OfSearch, SquareSchedule::InQueries] {
+            let at = |query| square(10_000, schedule).share(query);
+            assert_eq!([at(0), at(10), at(11), at(51), at(201)], [0.8, 0.8, 0.4, 0.2, 0.1]);
+            assert_eq!(at(8001), 0.8 / 512.0);
+        }
+        let shorter = square(5_000, SquareSchedule::OfSearch);
+        assert_eq!([shorter.share(6), shorter.share(4_999)], [0.4, 0.8 / 512.0], "squares shrink sooner");
+        let published = square(5_000, SquareSchedule::InQueries);
+        assert_eq!([published.share(6), published.share(4_999)], [0.8, 0.8 / 128.0], "the rest is left out");
     }
 
     #[test]

@@ -233,14 +233,30 @@ impl Dataset {
         Ok(set)
     }
 
-    /// BLAKE3, in hex, over every id (16 bytes) and label (4 bytes, little endian) in order. Two
-    /// sets of one hash hold the same images in the same order.
-    pub fn content_hash(&self) -> String {
+    /// BLAKE3, in hex, over the size, the class names and, in order, each sample's id, label, group
+    /// and pixels. Two sets of one hash are the same to whoever learns from them: files alone do not
+    /// say so, since they may be read at another size or cropped otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when pixels that lie in a temporary file cannot be read.
+    pub fn content_hash(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
-        for sample in &self.samples {
+        // Texts are hashed with their length before them, so that two lists of names never read alike.
+        let text = |hasher: &mut blake3::Hasher, text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        };
+        hasher.update(&self.size.width.to_le_bytes()).update(&self.size.height.to_le_bytes());
+        hasher.update(&(self.classes.len() as u64).to_le_bytes());
+        self.classes.iter().for_each(|class| text(&mut hasher, class));
+        let mut pixels = vec![0; self.size.bytes()];
+        for (index, sample) in self.samples.iter().enumerate() {
             hasher.update(sample.id.as_bytes()).update(&sample.label.to_le_bytes());
+            hasher.update(&[u8::from(sample.group.is_some())]);
+            text(&mut hasher, sample.group.as_deref().unwrap_or_default());
+            self.read_into(index, &mut pixels)?;
+            hasher.update(&pixels);
         }
-        hasher.finalize().to_hex().to_string()
+        Ok(hasher.finalize().to_hex().to_string())
     }
 
     fn read_into(&self, index: usize, out: &mut [u8]) -> Result<()> {
@@ -287,6 +303,10 @@ mod tests {
         Dataset::from_images(samples, classes, SIZE, (0..18).collect()).expect("consistent parts")
     }
 
+    fn hash(set: &Dataset) -> String {
+        set.content_hash().expect("pixels in memory")
+    }
+
     #[test]
     fn a_set_crosses_threads() {
         fn check<T: Send + Sync>() {}
@@ -321,7 +341,7 @@ mod tests {
         assert_eq!(twice.pixels(2).expect("in range"), [8; 6]);
         assert_eq!(twice.samples()[1].id, SampleId::of("1.png", &[9; 6]));
         assert_eq!(twice.samples()[0], before.samples()[0]);
-        assert_ne!(twice.content_hash(), once.content_hash());
+        assert_ne!(hash(&twice), hash(&once));
     }
 
     #[test]
@@ -330,12 +350,34 @@ mod tests {
         let after = before.with_labels([(0, 1)]).expect("in range");
         assert_eq!(after.samples()[0].label, 1);
         assert_eq!(after.samples()[0].id, before.samples()[0].id);
-        assert_ne!(after.content_hash(), before.content_hash());
+        assert_ne!(hash(&after), hash(&before));
     }
 
     #[test]
     fn the_hash_depends_on_order() {
-        assert_ne!(three().subset(&[0, 1]).content_hash(), three().subset(&[1, 0]).content_hash());
+        assert_ne!(hash(&three().subset(&[0, 1])), hash(&three().subset(&[1, 0])));
+    }
+
+    /// The same files read at another size, cropped otherwise, or into other classes or groups are another set.
+    #[test]
+    fn the_hash_is_of_what_was_read_not_of_the_files() {
+        let read = |size: ImageSize, pixel: u8, class: &str, group: Option<&str>| {
+            let samples =
+                vec![Sample { group: group.map(str::to_owned), ..Sample::new("x.png", 0, None, b"file") }];
+            let classes = vec![class.to_owned(), "b".to_owned()];
+            hash(&Dataset::from_images(samples, classes, size, vec![pixel; size.bytes()]).expect("a set"))
+        };
+        let (wide, high) = (ImageSize { width: 2, height: 1 }, ImageSize { width: 1, height: 2 });
+        let set = read(wide, 7, "a", None);
+        assert_eq!(set, read(wide, 7, "a", None));
+        for other in [
+            read(high, 7, "a", None),
+            read(wide, 8, "a", None),
+            read(wide, 7, "c", None),
+            read(wide, 7, "a", Some("")),
+        ] {
+            assert_ne!(set, other);
+        }
     }
 
     #[test]

@@ -162,6 +162,9 @@ pub struct NullRule {
     /// What the audit's detector may say of an image that is answered; `None` = it is not asked.
     #[serde(default)]
     pub detector: Option<DetectorLimits>,
+    /// BLAKE3 of the file of the student that the rule was calibrated with: another one's uncertainties mean something else. `None` until it is stored beside one.
+    #[serde(default)]
+    pub student: Option<String>,
 }
 
 /// Rules that were stored before there was another calibration.
@@ -208,6 +211,7 @@ impl NullRule {
             outlier_images: 0,
             references: soft_labels.class_references(),
             detector: None,
+            student: None,
         };
         progress.task("calibrating the null rule", "images");
         let answers =

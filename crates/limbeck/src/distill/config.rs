@@ -202,6 +202,11 @@ impl EnsembleConfig {
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.networks.iter().filter(|network| *network != Self::TEACHER).map(Path::new)
     }
+
+    /// The same, to be named otherwise.
+    pub(crate) fn files_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        self.networks.iter_mut().filter(|network| *network != Self::TEACHER)
+    }
 }
 
 /// Weights that a student begins with.

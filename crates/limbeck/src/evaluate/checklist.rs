@@ -5,6 +5,8 @@
 //! image by image: a difference counts when McNemar's exact test tells it from chance. A row that fails is no proof of masking, and a list that passes none of
 //! robustness.
 
+use std::collections::HashSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +14,7 @@ use super::eps_curve::Sweep;
 use super::mcnemar::{disagreements, mcnemar};
 use super::results::{Check, Outcome, Rate};
 use super::robustness::{AttackedSet, evenly_spaced, right_under};
-use super::worst_case::{Attempt, threat_label, threats};
+use super::worst_case::{Attempt, Origin, threat_label, threats};
 use crate::attack::{AttackConfig, AttackKind, ThreatModel, input_gradient, margin_gradient};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -170,10 +172,13 @@ pub fn checks_of_attempts(model: &str, attempts: &[Attempt]) -> Vec<Check> {
         let left = |threat: ThreatModel, is_meant: &dyn Fn(&Attempt) -> bool| {
             let is_there = |attempt: &&Attempt| attempt.attack.threat() == threat && is_meant(attempt);
             let meant: Vec<&Attempt> = attempts.iter().filter(is_there).collect();
-            let kinds: Vec<&str> = meant.iter().map(|attempt| attempt.attack.name()).collect();
-            let from = meant.first().and_then(|attempt| attempt.crafted_on.as_ref());
-            let from = from.map_or(String::new(), |other| format!(" from {other}"));
-            let name = format!("{}{from}", kinds.join(" + "));
+            let mut kinds: Vec<&str> = meant.iter().map(|attempt| attempt.attack.name()).collect();
+            let mut seen = HashSet::new();
+            kinds.retain(|&kind| seen.insert(kind));
+            let name = match meant.first().map(|attempt| &attempt.origin) {
+                Some(Origin::Other(other)) => format!("{} from {other}", kinds.join(" + ")),
+                _ => kinds.join(" + "),
+            };
             Left::by_all(&name, meant.iter().map(|attempt| attempt.outcomes.right.as_slice()))
         };
         let pair = |&threat: &ThreatModel| {
@@ -183,7 +188,7 @@ pub fn checks_of_attempts(model: &str, attempts: &[Attempt]) -> Vec<Check> {
         };
         threats.iter().filter_map(pair).collect::<Vec<_>>()
     };
-    let white = |attempt: &Attempt| attempt.crafted_on.is_none();
+    let white = |attempt: &Attempt| attempt.origin.is_white_box();
     let one_step = |attempt: &Attempt| white(attempt) && attempt.attack.kind == AttackKind::Fgsm;
     let many_steps = |attempt: &Attempt| white(attempt) && is_iterated(attempt.attack.kind);
     let transferred = |attempt: &Attempt| !white(attempt);
@@ -408,7 +413,7 @@ mod tests {
                 let attack = AttackConfig::linf(kind, 0.3);
                 let attacked = AttackedSet::craft(model, &attack, &set, &Silent).expect("attacked");
                 let right = right_under(model, &attacked).expect("answers");
-                Attempt { attack, crafted_on: None, outcomes: Outcomes { right, answers: None } }
+                Attempt { attack, origin: Origin::Itself, outcomes: Outcomes { right, answers: None } }
             })
             .collect();
         let sweep = sweep(("model", model), &set, &config, &Silent).expect("attacked").expect("radii");
@@ -446,15 +451,18 @@ mod tests {
         );
     }
 
-    fn attempt(kind: AttackKind, from: Option<&str>, right: usize) -> Attempt {
+    fn attempt(kind: AttackKind, origin: Origin, right: usize) -> Attempt {
         let outcomes = Outcomes { right: (0..40).map(|image| image < right).collect(), answers: None };
-        Attempt { attack: AttackConfig::linf(kind, 0.1), crafted_on: from.map(str::to_owned), outcomes }
+        Attempt { attack: AttackConfig::linf(kind, 0.1), origin, outcomes }
     }
 
     #[test]
     fn a_single_step_that_beats_many_is_a_failure_only_beyond_chance() {
         let outcome = |one, many| {
-            let attempts = [attempt(AttackKind::Fgsm, None, one), attempt(AttackKind::Pgd, None, many)];
+            let attempts = [
+                attempt(AttackKind::Fgsm, Origin::Itself, one),
+                attempt(AttackKind::Pgd, Origin::Itself, many),
+            ];
             checks_of_attempts("model", &attempts)[0].outcome
         };
         // Five images against none have p = 0.0625, six have 0.03125.
@@ -466,14 +474,26 @@ mod tests {
 
     #[test]
     fn attacks_from_another_model_that_are_stronger_are_a_failure() {
-        let from = |right| attempt(AttackKind::Pgd, Some("undefended"), right);
+        let from = |right| attempt(AttackKind::Pgd, Origin::Other("undefended".to_owned()), right);
         let outcome = |transferred| {
-            let attempts = [attempt(AttackKind::Pgd, None, 20), transferred];
+            let attempts = [attempt(AttackKind::Pgd, Origin::Itself, 20), transferred];
             let checks = checks_of_attempts("model", &attempts);
             assert_eq!((checks.len(), checks[0].outcome), (2, Outcome::NotRun), "one step was not tried");
             checks[1].outcome
         };
         assert_eq!((outcome(from(10)), outcome(from(30))), (Outcome::Fail, Outcome::Pass));
+    }
+
+    /// It has the model's own gradient: that it fools more images than the attack on all outputs is no sign of masking.
+    #[test]
+    fn an_attack_among_the_classes_alone_is_white_box() {
+        let among = |right| attempt(AttackKind::Pgd, Origin::ItsClasses("student".to_owned()), right);
+        let itself = attempt(AttackKind::Pgd, Origin::Itself, 30);
+        assert_eq!(checks_of_attempts("model", &[itself.clone(), among(10)]).len(), 1, "none from another");
+        let other = attempt(AttackKind::Pgd, Origin::Other("undefended".to_owned()), 20);
+        let checks = checks_of_attempts("model", &[itself, among(10), other]);
+        assert_eq!(checks[1].outcome, Outcome::Pass, "{}", checks[1].detail);
+        assert!(checks[1].detail.contains("pgd from undefended leaves 50"), "{}", checks[1].detail);
     }
 
     fn curve(points: &[(f64, usize)], chance: Option<f64>) -> Vec<Outcome> {

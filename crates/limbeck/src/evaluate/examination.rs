@@ -13,7 +13,7 @@ use super::results::{
     WorstCase,
 };
 use super::robustness::{AttackedSet, Reading, answers_under, read, right_under};
-use super::worst_case::{Attempt, Outcomes, right_in_worst_case, threat_label, threats, worst_case};
+use super::worst_case::{Attempt, Origin, Outcomes, right_in_worst_case, threat_label, threats, worst_case};
 use crate::attack::{AttackConfig, ThreatModel};
 use crate::dataset::Dataset;
 use crate::distill::{Abstaining, AtTemperature};
@@ -133,12 +133,14 @@ pub fn examine(
     });
     let among_classes = among_classes.transpose()?;
     let mut attempts = Vec::new();
-    for source in [Some(&own), among_classes.as_ref(), subject.transfer].into_iter().flatten() {
+    let its_classes = among_classes.iter().map(|source| (Origin::ItsClasses(source.name.clone()), source));
+    let other = subject.transfer.iter().map(|source| (Origin::Other(source.name.clone()), *source));
+    for (origin, source) in std::iter::once((Origin::Itself, &own)).chain(its_classes).chain(other) {
         for (attack, set) in &source.sets {
             let answers = |student| answers_under(student, set, progress);
             attempts.push(Attempt {
                 attack: *attack,
-                crafted_on: (source.name != name).then(|| source.name.clone()),
+                origin: origin.clone(),
                 outcomes: Outcomes {
                     right: right_under(classifier, set)?,
                     answers: abstaining.map(answers).transpose()?,
@@ -197,9 +199,9 @@ pub fn examine(
     Ok((examined, own))
 }
 
-/// Accuracy under those of the attempts that were crafted on another model of this name, or on the model itself.
+/// Accuracy under those of the attempts that were crafted on what has this name, or on the model as it is.
 fn rates_of(attempts: &[Attempt], crafted_on: Option<&str>) -> Vec<AttackedRate> {
-    let of = attempts.iter().filter(|attempt| attempt.crafted_on.as_deref() == crafted_on);
+    let of = attempts.iter().filter(|attempt| attempt.origin.name() == crafted_on);
     of.map(|attempt| AttackedRate {
         attack: attempt.attack.label(),
         accuracy: Rate::of(attempt.outcomes.right.iter().copied()),

@@ -45,4 +45,4 @@ pub use robustness::{
 pub use seeds::{Scale, SeedFigure, SeedSummary, over_seeds};
 pub use shield::{ShieldConfig, shield};
 pub use statements::statements;
-pub use worst_case::{Attempt, Outcomes, right_in_worst_case, threat_label, threats, worst_case};
+pub use worst_case::{Attempt, Origin, Outcomes, right_in_worst_case, threat_label, threats, worst_case};

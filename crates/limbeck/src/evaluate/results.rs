@@ -389,6 +389,19 @@ pub struct Transferred {
     pub attacked: Vec<AttackedRate>,
 }
 
+impl Transferred {
+    /// Each with the name that it has beside attacks on the model itself: `"pgd eps 0.0314, from undefended"`.
+    pub fn labelled(&self) -> impl Iterator<Item = (String, Rate)> {
+        let label = |rate: &AttackedRate| (label_from(&rate.attack, &self.crafted_on), rate.accuracy);
+        self.attacked.iter().map(label)
+    }
+}
+
+/// Name of an attack that was crafted on another model: `"pgd eps 0.0314, from undefended"`.
+pub fn label_from(attack: &str, crafted_on: &str) -> String {
+    format!("{attack}, from {crafted_on}")
+}
+
 /// Accuracy under one attack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -261,9 +261,8 @@ fn models(run: &Evaluation, found: &mut Collected) {
             found.share(format!("{}: {}", model.model, attack.attack), attack.accuracy);
         }
         for other in &model.transferred {
-            for attack in &other.attacked {
-                let name = format!("{}: {}, from {}", model.model, attack.attack, other.crafted_on);
-                found.share(name, attack.accuracy);
+            for (attack, accuracy) in other.labelled() {
+                found.share(format!("{}: {attack}", model.model), accuracy);
             }
         }
     }

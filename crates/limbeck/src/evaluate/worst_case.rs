@@ -4,7 +4,7 @@
 //! best single one, says more for a model than is true. What lies within a smaller ball lies within a larger one of the same norm, so the attacks of
 //! smaller radii count too, and so does the image as it is.
 
-use super::results::{AttackedRate, Rate, WorstCase, WorstCaseWithNull};
+use super::results::{AttackedRate, Rate, WorstCase, WorstCaseWithNull, label_from};
 use crate::attack::{AttackConfig, ThreatModel};
 use crate::distill::Answer;
 
@@ -17,13 +17,39 @@ pub struct Outcomes {
     pub answers: Option<Vec<Answer>>,
 }
 
+/// What an attack was crafted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The attacked model itself.
+    Itself,
+    /// The attacked model without its outlier class, by this name: white box as well.
+    ItsClasses(String),
+    /// Another model, by this name.
+    Other(String),
+}
+
+impl Origin {
+    /// Whether the attack had the gradient of the attacked model.
+    pub fn is_white_box(&self) -> bool {
+        !matches!(self, Self::Other(_))
+    }
+
+    /// Its name, unless it is the attacked model as it is.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Itself => None,
+            Self::ItsClasses(name) | Self::Other(name) => Some(name),
+        }
+    }
+}
+
 /// One attack on every image of a set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attempt {
     /// The attack.
     pub attack: AttackConfig,
-    /// The other model that it was crafted on; `None` = the attacked one itself (white box).
-    pub crafted_on: Option<String>,
+    /// What it was crafted on.
+    pub origin: Origin,
     /// What became of the images.
     pub outcomes: Outcomes,
 }
@@ -31,8 +57,10 @@ pub struct Attempt {
 impl Attempt {
     /// `"pgd eps 0.0314"`, `"pgd eps 0.0314, from undefended"`.
     pub fn label(&self) -> String {
-        let label = self.attack.label();
-        self.crafted_on.as_ref().map_or(label.clone(), |other| format!("{label}, from {other}"))
+        match self.origin.name() {
+            None => self.attack.label(),
+            Some(name) => label_from(&self.attack.label(), name),
+        }
     }
 
     fn counts_under(&self, threat: ThreatModel) -> bool {
@@ -134,7 +162,7 @@ mod tests {
     }
 
     fn attempt(attack: AttackConfig, images: &str) -> Attempt {
-        Attempt { attack, crafted_on: None, outcomes: outcomes(images) }
+        Attempt { attack, origin: Origin::Itself, outcomes: outcomes(images) }
     }
 
     fn attempts() -> Vec<Attempt> {
@@ -179,7 +207,7 @@ mod tests {
     #[test]
     fn the_attacks_that_count_are_named_with_where_they_come_from() {
         let mut attempts = attempts();
-        attempts[1].crafted_on = Some("undefended".to_owned());
+        attempts[1].origin = Origin::Other("undefended".to_owned());
         let clean = Outcomes { answers: None, ..outcomes("rrrrrw") };
         let case = worst_case("student", ThreatModel::linf(LARGE), &[0; 6], &clean, &attempts);
         let names: Vec<&str> = case.attacks.iter().map(|row| row.attack.as_str()).collect();

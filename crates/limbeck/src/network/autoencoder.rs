@@ -48,14 +48,15 @@ impl AutoencoderSpec {
     /// A network with fresh He-normal weights on `device`.
     pub fn init(&self, device: &Device, rng: &mut Rng) -> Result<Autoencoder> {
         if self.image_size.iter().any(|&side| side < 8 || side % 8 != 0) {
-            return Err(Error::config(
-                "data.image_size",
-                format!("{}x{}", self.image_size[1], self.image_size[0]),
+            return Err(Error::input(
+                "autoencoder",
+                format!("images of {}x{} pixels", self.image_size[1], self.image_size[0]),
                 "sides that are multiples of 8 pixels, 8 or more",
             ));
         }
         if self.width == 0 || self.latent == 0 {
-            return Err(Error::config("dae.width, dae.latent", 0, "1 or more"));
+            let found = format!("a width of {} and a latent vector of {}", self.width, self.latent);
+            return Err(Error::input("autoencoder", found, "1 or more of each"));
         }
         Ok(match self.kind {
             AutoencoderKind::Unet => Autoencoder::Unet(Unet::new(self.width, device, rng)),

@@ -126,17 +126,19 @@ impl ClassifierSpec {
     fn check(&self) -> Result<()> {
         let size = self.image_size;
         if size.iter().any(|&side| side < 8 || side % 8 != 0) {
-            return Err(Error::config(
-                "data.image_size",
-                format!("{}x{}", size[1], size[0]),
+            return Err(Error::input(
+                "classifier",
+                format!("images of {}x{} pixels", size[1], size[0]),
                 "sides that are multiples of 8 pixels, 8 or more",
             ));
         }
         if self.width == 0 || self.hidden == 0 {
-            return Err(Error::config("classifier.width, classifier.hidden", 0, "1 or more"));
+            let found = format!("a width of {} and {} hidden units", self.width, self.hidden);
+            return Err(Error::input("classifier", found, "1 or more of each"));
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::config("classifier.dropout", self.dropout, "a probability in [0, 1)"));
+            let found = format!("dropout with a probability of {}", self.dropout);
+            return Err(Error::input("classifier", found, "a probability in [0, 1)"));
         }
         if !(self.temperature.is_finite() && self.temperature >= 1.0) {
             return Err(Error::input(

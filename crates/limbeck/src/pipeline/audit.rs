@@ -53,7 +53,7 @@ impl Purified {
     pub(super) fn nothing(sets: &Sets) -> Result<Self> {
         let [validation, calibration] = sets.held_out_parts(&sets.train.subset(&sets.held_out))?;
         let train = sets.with_trusted(&sets.train.subset(&sets.fitted))?;
-        Ok(Self { train, validation, calibration, key: sets.content_hash() })
+        Ok(Self { train, validation, calibration, key: sets.content_hash().to_owned() })
     }
 }
 

@@ -108,31 +108,44 @@ pub fn poison_copy(
         poisoned.images.iter().map(|image| (full.samples()[image.index].id, image)).collect();
     std::fs::create_dir_all(destination).map_err(Error::io("create", destination))?;
     progress.task("writing the poisoned copy", "images");
-    let summary: RewriteSummary = rewrite_all(&sets.source, &set, &mut |id, _, label| {
-        progress.check()?;
-        if !copied.contains(id) {
-            return Ok(Edit::Drop);
+    all_or_none(&[&set, &truth, &trusted], || {
+        // First what the copy lacks: no copy is ever without it.
+        if drawn {
+            rewrite(&sets.source, Part::Train, &trusted, &mut |id, _, _| {
+                progress.check()?;
+                Ok(if apart.contains(id) { Edit::Keep } else { Edit::Drop })
+            })?;
         }
-        changed.get(id).map_or(Ok(Edit::Keep), |image| {
-            Ok(Edit::Replace {
-                image: Some(encode_png(&image.pixels, full.size())?),
-                label: (image.label != label).then_some(image.label),
-            })
-        })
-    })?;
-    truth_of(&full, &poisoned, &summary, &plan.label()).save(&truth)?;
-    if drawn {
-        rewrite(&sets.source, Part::Train, &trusted, &mut |id, _, _| {
+        let summary: RewriteSummary = rewrite_all(&sets.source, &set, &mut |id, _, label| {
             progress.check()?;
-            Ok(if apart.contains(id) { Edit::Keep } else { Edit::Drop })
+            if !copied.contains(id) {
+                return Ok(Edit::Drop);
+            }
+            changed.get(id).map_or(Ok(Edit::Keep), |image| {
+                Ok(Edit::Replace {
+                    image: Some(encode_png(&image.pixels, full.size())?),
+                    label: (image.label != label).then_some(image.label),
+                })
+            })
         })?;
-    }
+        truth_of(&full, &poisoned, &summary, &plan.label()).save(&truth)
+    })?;
     Ok(PoisonedCopy {
         images: full.len() as u64,
         poisoned: poisoned.images.len() as u64,
         set,
         truth,
         trusted: drawn.then_some(trusted),
+    })
+}
+
+/// Writes several files or folders, none of which is there yet; after an error none of them stays.
+fn all_or_none(paths: &[&Path], write: impl FnOnce() -> Result<()>) -> Result<()> {
+    write().inspect_err(|_| {
+        for path in paths {
+            // The first error is the one to report, whether or not this succeeds.
+            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        }
     })
 }
 
@@ -321,7 +334,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-const STUDENT: &str = "student.safetensors";
+pub(super) const STUDENT: &str = "student.safetensors";
 const NULL_RULE: &str = "null_rule.json";
 pub(super) const AUTOENCODER: &str = "dae.safetensors";
 
@@ -350,18 +363,25 @@ impl Student {
     /// Reads `student.safetensors` and `null_rule.json` of a run directory, and `dae.safetensors` where the rule asks the audit's detector.
     ///
     /// # Errors
-    /// Files that are missing or damaged, and another autoencoder than the rule was calibrated with, as an audit with other settings leaves it.
+    /// Files that are missing or damaged, and another student or autoencoder than the rule was calibrated with, as a run with other settings leaves them that went no further.
     pub fn load(run: &Path, device: &Device) -> Result<Self> {
-        let classifier = TrainedClassifier::load(&run.join(STUDENT), device)?;
+        let file = run.join(STUDENT);
+        let classifier = TrainedClassifier::load(&file, device)?;
         let rule: NullRule = read_json(&run.join(NULL_RULE))?;
+        let check = |file: &Path, what: &str, expected: &str| {
+            let found = hash_file(file)?;
+            if found == *expected {
+                return Ok(());
+            }
+            let expected = format!("{expected}, which {NULL_RULE} was calibrated with: distil again");
+            Err(Error::artefact(file, format!("the {what} of BLAKE3 {found}"), expected))
+        };
+        if let Some(student) = &rule.student {
+            check(&file, "student", student)?;
+        }
         let load = |limits: &DetectorLimits| {
             let file = run.join(AUTOENCODER);
-            let found = hash_file(&file)?;
-            if found != limits.autoencoder {
-                let expected =
-                    format!("{}, which {NULL_RULE} was calibrated with: distil again", limits.autoencoder);
-                return Err(Error::artefact(&file, format!("the autoencoder of BLAKE3 {found}"), expected));
-            }
+            check(&file, "autoencoder", &limits.autoencoder)?;
             TrainedAutoencoder::load(&file, device)
         };
         let autoencoder = rule.detector.as_ref().map(load).transpose()?;
@@ -390,8 +410,9 @@ impl Student {
 
     /// Writes student and rule to another folder, with the autoencoder that the rule asks.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        self.classifier.save(&folder.join(STUDENT))?;
-        let mut rule = self.rule.clone();
+        let file = folder.join(STUDENT);
+        self.classifier.save(&file)?;
+        let mut rule = NullRule { student: Some(hash_file(&file)?), ..self.rule.clone() };
         if let Some((autoencoder, limits)) = self.autoencoder.as_ref().zip(rule.detector.as_mut()) {
             let file = folder.join(AUTOENCODER);
             autoencoder.save(&file)?;
@@ -467,4 +488,27 @@ fn collect_images(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_written_whole_is_not_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [set, truth] = ["set", "truth.csv"].map(|name| folder.path().join(name));
+        let write = |result: Result<()>| {
+            all_or_none(&[&set, &truth], || {
+                std::fs::create_dir(&set).map_err(Error::io("create", &set))?;
+                std::fs::write(set.join("image"), b"x").map_err(Error::io("write", &set))?;
+                std::fs::write(&truth, b"x").map_err(Error::io("write", &truth))?;
+                result
+            })
+        };
+        assert!(matches!(write(Err(Error::Interrupted)), Err(Error::Interrupted)));
+        assert!(!set.exists() && !truth.exists());
+        write(Ok(())).expect("written");
+        assert!(set.join("image").exists() && truth.exists());
+    }
 }

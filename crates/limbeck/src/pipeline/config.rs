@@ -98,6 +98,18 @@ pub struct NetworkConfig {
 }
 
 impl NetworkConfig {
+    fn check(&self, key: &str) -> Result<()> {
+        for (name, count) in [("width", self.width), ("hidden", self.hidden)] {
+            if count == 0 {
+                return Err(Error::config(format!("{key}.{name}"), count, "1 or more"));
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::config(format!("{key}.dropout"), self.dropout, "a probability in [0, 1)"));
+        }
+        Ok(())
+    }
+
     /// The spec of a network of this shape for a set's classes and image size, to be trained at `temperature`.
     pub fn spec(&self, set: &Dataset, temperature: f64) -> ClassifierSpec {
         ClassifierSpec {
@@ -240,6 +252,13 @@ impl RunConfig {
         schemars::schema_for!(Self).to_value()
     }
 
+    /// Every path that the config names: whoever keeps it for later makes them absolute.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let Self { data, distill, .. } = self;
+        let named = [&mut data.path, &mut data.trusted, &mut distill.teacher];
+        named.into_iter().filter(|path| !path.is_empty()).chain(distill.ensemble.files_mut())
+    }
+
     /// The data's path; `None` = the embedded sample.
     pub fn data_path(&self) -> Option<PathBuf> {
         (!self.data.path.is_empty()).then(|| PathBuf::from(&self.data.path))
@@ -248,8 +267,16 @@ impl RunConfig {
     /// Refuses everything out of range, before any work is done.
     pub fn check(&self) -> Result<()> {
         self.check_knowledge()?;
+        let ImageSize { width, height } = self.data.image_size;
+        if [width, height].iter().any(|side| *side < 8 || side % 8 != 0) {
+            let (found, expected) =
+                (format!("{width}x{height}"), "sides that are multiples of 8 pixels, 8 or more");
+            return Err(Error::config("data.image_size", found, expected));
+        }
         self.poison.plan.check("poison.plan")?;
+        self.poison.surrogate.check("poison.surrogate")?;
         self.poison.train.check("poison.train")?;
+        self.classifier.network.check("classifier.network")?;
         self.classifier.train.check("classifier.train")?;
         self.dae.noise.check("dae.noise")?;
         for (key, size) in [("width", self.dae.width), ("latent", self.dae.latent)] {
@@ -283,6 +310,8 @@ impl RunConfig {
         for (key, attacks) in [
             ("evaluate.attacks", &self.evaluate.attacks),
             ("evaluate.held_out.attacks", &self.evaluate.held_out.attacks),
+            ("evaluate.held_out.knowing", &self.evaluate.held_out.knowing),
+            ("evaluate.shield.attacks", &self.evaluate.shield.attacks),
         ] {
             let labels: Vec<String> = attacks.iter().map(AttackConfig::label).collect();
             if let Some(again) = (0..labels.len()).find(|&index| labels[..index].contains(&labels[index])) {
@@ -461,6 +490,19 @@ mod tests {
             let key = format!("distill.{key}");
             assert!(refusal(&key).contains(key.split('=').next().expect("a key")), "{key}");
         }
+        for set in [
+            "data.image_size={width=12,height=16}",
+            "data.image_size={width=16,height=0}",
+            "classifier.network.dropout=1.5",
+            "classifier.network.hidden=0",
+            "poison.surrogate.dropout=-1",
+            "poison.surrogate.width=0",
+            "label_model.width=0",
+            "label_model.first_epochs=0",
+        ] {
+            let (key, _) = set.split_once('=').expect("a key");
+            assert!(refusal(set).contains(&format!("`{key}`: found")), "{}", refusal(set));
+        }
         assert!(refusal("classifier.train.averaging=1").contains("classifier.train.averaging"));
         assert!(refusal("poison.plan.attack.eps=3").contains("poison.plan.attack.eps"));
         assert!(refusal("dae.kind=vae").contains("dae.kind"));
@@ -472,6 +514,36 @@ mod tests {
             let key = format!("poison.plan.evade.{key}");
             assert!(refusal(&key).contains(key.split('=').next().expect("a key")), "{key}");
         }
+    }
+
+    #[test]
+    fn attacks_that_reports_cannot_tell_apart_are_refused_in_every_list() {
+        let pgd = |steps: usize| format!("{{kind=\"pgd\",eps=0.01,steps={steps}}}");
+        let i_fgsm = |steps: usize| format!("{{kind=\"i-fgsm\",eps=0.01,steps={steps}}}");
+        for (key, attack) in [
+            ("evaluate.attacks", &pgd as &dyn Fn(usize) -> String),
+            ("evaluate.held_out.attacks", &pgd),
+            ("evaluate.held_out.knowing", &i_fgsm),
+            ("evaluate.shield.attacks", &pgd),
+        ] {
+            let refused = refusal(&format!("{key}=[{},{}]", attack(20), attack(100)));
+            assert!(refused.contains(&format!("{key}[1]")) && refused.contains("twice"), "{refused}");
+        }
+    }
+
+    /// A run is gone on with from any working directory, so whatever is a path must be found here.
+    #[test]
+    fn every_path_that_a_config_names_can_be_made_absolute() {
+        let set = [
+            "data.path=a",
+            "data.trusted=b",
+            "distill.teacher=c",
+            "distill.adversarial=student",
+            "distill.ensemble.networks=[\"teacher\",\"d\"]",
+        ];
+        let mut config = RunConfig::resolve(Preset::Sample, None, &set.map(str::to_owned)).expect("all fit");
+        assert_eq!(config.paths_mut().map(|path| path.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+        assert_eq!(RunConfig::preset(Preset::Sample).paths_mut().count(), 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::audit::{Audit, Purified};
-use super::commands::{AUTOENCODER, load_fitting};
+use super::commands::{AUTOENCODER, STUDENT, load_fitting};
 use super::config::ClassifierSection;
 use super::findings::TRUSTED_SCORES;
 use super::run::Run;
@@ -117,7 +117,8 @@ impl Run<'_> {
         let distill = self.config.distill.clone();
         let outlier =
             (distill.method.row().lesson == StudentLesson::OutlierLabels).then_some(distill.outlier);
-        let key = self.key("soft-labels", &outlier, &[&teacher.key]);
+        // A teacher that was there already knows nothing of this set: its key does not name it.
+        let key = self.key("soft-labels", &outlier, &[&teacher.key, &purified.key]);
         let file = "soft_labels.parquet";
         self.stage("soft-labels", &key, &[file], |run, _| {
             let (teacher, set) = (&teacher.value.network, &purified.train);
@@ -164,13 +165,13 @@ impl Run<'_> {
             views: distill.views,
         };
         let taught_by = match lesson {
-            StudentLesson::Labels => &purified.key,
-            StudentLesson::SoftLabels | StudentLesson::OutlierLabels => &soft_labels.key,
-            StudentLesson::RobustDistillation => &teacher.key,
+            StudentLesson::Labels => None,
+            StudentLesson::SoftLabels | StudentLesson::OutlierLabels => Some(&soft_labels.key),
+            StudentLesson::RobustDistillation => Some(&teacher.key),
         };
         let hashes: Vec<String> = distill.ensemble.files().map(hash_file).collect::<Result<_>>()?;
         let learnt_from: Vec<&str> =
-            [Some(taught_by), teaching.start.map(|_| &teacher.key), own.map(|_| &teacher.key)]
+            [Some(&purified.key), taught_by, teaching.start.map(|_| &teacher.key), own.map(|_| &teacher.key)]
                 .into_iter()
                 .flatten()
                 .chain(&hashes)
@@ -228,7 +229,8 @@ impl Run<'_> {
                     config.detector_rate,
                 )
             });
-            write_json(&run.path(file), &NullRule { detector: detector.transpose()?, ..rule })
+            let student = Some(hash_file(&run.path(STUDENT))?);
+            write_json(&run.path(file), &NullRule { detector: detector.transpose()?, student, ..rule })
         })?;
         Ok(Made { value: read_json(&self.path(file))?, key })
     }

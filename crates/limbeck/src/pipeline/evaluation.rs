@@ -144,7 +144,7 @@ impl Run<'_> {
                 calibration_images: sets.held_out.len() as u64,
                 test_images: sets.test.len() as u64,
                 image_size: [sets.train.size().width, sets.train.size().height],
-                content_hash: sets.content_hash(),
+                content_hash: sets.content_hash().to_owned(),
             },
             poison: self.poison_summary(sets, audited, poison, networks)?,
             verdicts: verdict_counts(&audit.ledger),

@@ -49,7 +49,7 @@ impl Run<'_> {
             let origin = AuditOrigin {
                 limbeck_version: crate::VERSION.to_owned(),
                 name: sets.name.clone(),
-                content_hash: sets.content_hash(),
+                content_hash: sets.content_hash().to_owned(),
                 seed: run.config.seed,
                 simulated_poison: settings.simulated_poison,
                 knowledge: run.config.knowledge.setting,

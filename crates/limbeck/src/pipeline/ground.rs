@@ -63,7 +63,7 @@ impl Run<'_> {
     /// Reads the images, and poisons them if the config has a simulated attacker.
     pub(crate) fn images(&mut self) -> Result<Images> {
         let sets = self.start()?;
-        let poison = self.poison(&sets, &sets.content_hash())?;
+        let poison = self.poison(&sets, sets.content_hash())?;
         let audited = match &poison.poisoned {
             Some(poisoned) => poisoned.apply(&sets.train)?,
             None => sets.train.clone(),

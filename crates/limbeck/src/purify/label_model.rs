@@ -61,8 +61,11 @@ impl LabelModelConfig {
                 return Err(Error::config(format!("{key}.{name}"), nats, "a finite number, 0 or more"));
             }
         }
-        TrainConfig { epochs: self.first_epochs, ..self.train.clone() }
-            .check(&format!("{key}.first_epochs"))?;
+        for (name, count) in [("width", self.width), ("first_epochs", self.first_epochs)] {
+            if count == 0 {
+                return Err(Error::config(format!("{key}.{name}"), count, "1 or more"));
+            }
+        }
         self.train.check(&format!("{key}.train"))
     }
 }

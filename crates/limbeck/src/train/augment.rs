@@ -19,7 +19,7 @@ pub struct Augmentation {
     pub rotation: f64,
     /// Scale: 0.1 means from 0.9 to 1.1.
     pub scale: f64,
-    /// Brightness and contrast: 0.2 means pixels times 0.8 to 1.2, and grey levels up to 0.2 up or down around it.
+    /// Brightness and contrast: 0.2 means pixels, in `[0, 1]`, times 0.8 to 1.2, then up to 0.1 (half of it) up or down.
     pub brightness: f64,
     /// Exposure in stops, each way: 2 means pixels times a quarter to four times, evenly on a logarithmic scale, but never so that the mean pixel leaves
     /// `[0.02, 0.8]`. Images of all signs are then seen as dark as some signs were filmed.

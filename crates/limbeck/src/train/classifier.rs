@@ -144,15 +144,20 @@ impl ClassifierTask<'_> {
         let indices: Vec<usize> = (0..attacked).map(|row| row * images / attacked).collect();
         let frozen = TrainedClassifier::freeze(network, self.spec.clone(), &self.device);
         let itself = [&frozen];
-        let ensemble = self.lesson.ensemble.unwrap_or(Ensemble { networks: &itself, share: 1.0 });
+        let attackers = self.lesson.ensemble.map_or(&itself[..], |ensemble| ensemble.networks);
+        let crafting = crafting.for_validation();
         let mut rng = self.validation_seed.rng("starts");
         let mut right = 0;
-        for (number, chunk) in indices.chunks(INFERENCE_BATCH).enumerate() {
-            let labels = self.calibration.labels(chunk);
-            let images = self.calibration.batch(chunk, &device)?;
-            let examples = ensemble.validation(crafting, number, images, &labels, &mut rng)?;
-            let answers = crate::tensors::argmax(frozen.logits(examples))?;
-            right += answers.iter().zip(&labels).filter(|(a, b)| a == b).count();
+        // An ensemble's networks take turns by image, so that each has its share of a small set too.
+        for (first, attacker) in attackers.iter().enumerate() {
+            let own: Vec<usize> = indices.iter().copied().skip(first).step_by(attackers.len()).collect();
+            for chunk in own.chunks(INFERENCE_BATCH) {
+                let labels = self.calibration.labels(chunk);
+                let images = self.calibration.batch(chunk, &device)?;
+                let examples = crafting.examples(&Tempered(attacker), images, &labels, 1.0, &mut rng)?;
+                let answers = crate::tensors::argmax(frozen.logits(examples))?;
+                right += answers.iter().zip(&labels).filter(|(a, b)| a == b).count();
+            }
         }
         Ok(right as f64 / attacked as f64)
     }

@@ -71,17 +71,4 @@ impl Ensemble<'_> {
         }
         Ok(Tensor::cat(vec![examples, images.narrow(0, perturbed, labels.len() - perturbed)], 0))
     }
-
-    /// All images perturbed in full, as they are in validation; chunk by chunk the networks take turns.
-    pub(super) fn validation(
-        &self,
-        crafting: &CraftingConfig,
-        chunk: usize,
-        images: Tensor<4>,
-        labels: &[u32],
-        rng: &mut Rng,
-    ) -> Result<Tensor<4>> {
-        let network = self.networks[chunk % self.networks.len()];
-        crafting.for_validation().examples(&Tempered(network), images, labels, 1.0, rng)
-    }
 }
