@@ -337,7 +337,7 @@ fn a_teacher_that_is_there_already_teaches_as_it_did_where_it_was_trained() {
         assert!(copy == std::fs::read(&teacher).expect("the teacher"), "{method}");
     }
     // Of another set in the same folder it teaches another student.
-    for method in ["ard", "defensive", "ltd"] {
+    for method in ["defensive", "ltd"] {
         let folder = tempfile::tempdir().expect("a folder");
         let of_images = |limit: i64| {
             let given = toml::Value::from(teacher.to_str().expect("a path of UTF-8"));
