@@ -83,6 +83,29 @@ pub(crate) enum Command {
     },
 }
 
+impl Command {
+    /// Whether it goes on where it was interrupted when it is given again; the others begin anew.
+    pub(crate) fn goes_on(&self) -> bool {
+        match self {
+            Self::Run(_)
+            | Self::Audit(_)
+            | Self::Purify(_)
+            | Self::Distil(_)
+            | Self::Report(_)
+            | Self::Tune(_) => true,
+            Self::Evaluate(arguments) => arguments.data.is_none(),
+            Self::Seeds(_)
+            | Self::Poison(_)
+            | Self::Train(_)
+            | Self::Predict(_)
+            | Self::Vectors(_)
+            | Self::Speed(_)
+            | Self::Config(_)
+            | Self::Completions { .. } => false,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
                         limbeck run\n  \

@@ -109,6 +109,7 @@ fn distil(arguments: &DistilArguments) -> anyhow::Result<()> {
 fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
     let EvaluateArguments { target, data, ablation, budget, transfer_from, held_out, settings, session } =
         arguments;
+    let usage = |message: &str| usage("evaluate", message);
     if target.is_dir() {
         if *held_out {
             return Err(usage("--held-out is for a model file: a run is measured on its test images").into());
@@ -292,8 +293,9 @@ fn speed(arguments: &SpeedArguments) -> anyhow::Result<()> {
         width: arguments.width,
         architecture: arguments.architecture,
     };
-    let duration = Duration::try_from_secs_f64(*seconds)
-        .map_err(|_| usage(&format!("--seconds {seconds}: a number of seconds, 0 or more, is expected")))?;
+    let duration = Duration::try_from_secs_f64(*seconds).map_err(|_| {
+        usage("speed", &format!("--seconds {seconds}: a number of seconds, 0 or more, is expected"))
+    })?;
     let cores = std::thread::available_parallelism().context("cannot count the cores")?;
     let threads = threads.unwrap_or(cores).get();
     rayon::ThreadPoolBuilder::new()
@@ -396,12 +398,12 @@ fn config_of(run: &Path) -> limbeck::Result<PathBuf> {
     Err(limbeck::Error::data(run, "no config.toml", "a run directory, as `limbeck run` makes it"))
 }
 
-/// A fault of `limbeck evaluate`'s arguments that only a look at the disk reveals.
-fn usage(message: &str) -> UsageError {
+/// A fault of a subcommand's arguments that their types do not reveal.
+fn usage(subcommand: &str, message: &str) -> UsageError {
     let mut command = Arguments::command();
     command.build();
-    match command.find_subcommand_mut("evaluate") {
-        Some(evaluate) => evaluate.error(ErrorKind::ArgumentConflict, message),
+    match command.find_subcommand_mut(subcommand) {
+        Some(subcommand) => subcommand.error(ErrorKind::ArgumentConflict, message),
         None => command.error(ErrorKind::ArgumentConflict, message),
     }
 }

@@ -20,11 +20,11 @@ use output::style;
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    commands::execute(&command).unwrap_or_else(|error| explain(&error)).into()
+    commands::execute(&command).unwrap_or_else(|error| explain(&error, command.goes_on())).into()
 }
 
 /// Says on stderr what went wrong, and chooses the exit code.
-fn explain(error: &anyhow::Error) -> Exit {
+fn explain(error: &anyhow::Error, goes_on: bool) -> Exit {
     let interrupted = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref(), Some(limbeck::Error::Interrupted))
     };
@@ -32,7 +32,8 @@ fn explain(error: &anyhow::Error) -> Exit {
     let (exit, written) = if let Some(usage) = error.downcast_ref::<clap::Error>() {
         (Exit::Usage, usage.print())
     } else if error.chain().any(interrupted) {
-        (Exit::Interrupted, writeln!(stderr, "interrupted: run the same command again to go on"))
+        let next = if goes_on { "run the same command again to go on" } else { "nothing was written" };
+        (Exit::Interrupted, writeln!(stderr, "interrupted: {next}"))
     } else {
         let style = style::BAD;
         (Exit::Failed, writeln!(stderr, "{style}error:{style:#} {error:#}"))

@@ -20,8 +20,12 @@ const SHOWN: usize = 10;
 pub(crate) struct AuditSummary {
     /// Images of the audited set.
     pub(crate) images: u64,
-    /// Of them above the threshold.
+    /// Of them above their threshold.
     pub(crate) flagged: u64,
+    /// Images of the set that are trusted, and so not audited, under another path or the same.
+    trusted_already: u64,
+    /// Images of the set that are left out for `data.limit_per_class`.
+    beyond_limit: u64,
     /// Of all images, those decided about by hand.
     decided_by_hand: u64,
     verdicts: VerdictCounts,
@@ -82,6 +86,8 @@ impl AuditSummary {
         Self {
             images: ledger.rows.len() as u64,
             flagged: outcome.flagged,
+            trusted_already: outcome.known,
+            beyond_limit: outcome.beyond_limit,
             decided_by_hand: outcome.decided,
             verdicts,
             most_suspicious: rows.into_iter().take(SHOWN).map(Finding::from).collect(),
@@ -139,6 +145,16 @@ impl fmt::Display for AuditSummary {
             verdicts.keep, verdicts.reconstruct, verdicts.discard
         )?;
         writeln!(f, "held against {}", self.held_against)?;
+        if self.trusted_already > 0 {
+            writeln!(f, "not audited, for they are trusted: {}", images(self.trusted_already))?;
+        }
+        if self.beyond_limit > 0 {
+            writeln!(
+                f,
+                "left out by data.limit_per_class, and in no purified set: {}",
+                images(self.beyond_limit)
+            )?;
+        }
         if self.decided_by_hand > 0 {
             writeln!(f, "decided by hand: {}", images(self.decided_by_hand))?;
         }
@@ -221,7 +237,8 @@ mod tests {
 
     fn summary(poisoned_share: f64) -> AuditSummary {
         let decisions = Some("decisions-2.csv".to_owned());
-        let outcome = Outcome { flagged: 2, decided: 1, decisions, ..Outcome::default() };
+        let outcome =
+            Outcome { flagged: 2, decided: 1, known: 1, beyond_limit: 3, decisions, ..Outcome::default() };
         AuditSummary::of(&ledger(), &outcome, Path::new("run"), &config(poisoned_share, "trusted", ""))
     }
 
@@ -259,6 +276,8 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\ndecided by hand: 1 image\n"), "{text}");
+        assert!(text.contains("they are trusted: 1 image\nleft out by data.limit_per_class"), "{text}");
+        assert!(text.contains("in no purified set: 3 images\n"), "{text}");
         assert!(text.contains("poisoned 10.0 % of the set first"), "{text}");
         assert!(text.contains("b                    3  3.0000   0.0100  discard      why\n"), "{text}");
         assert!(text.contains("ledger.csv\npurified set: "), "{text}");

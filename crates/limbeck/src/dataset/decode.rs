@@ -176,14 +176,32 @@ fn known_format(bytes: &[u8], location: &Location) -> Result<ImageFormat> {
     }
 }
 
-/// Whether the last scan of a JPEG is followed by an end-of-image marker. The decoder is lenient
-/// and would fill what is missing with grey; within a scan `0xFF` is always escaped, so that the
-/// markers cannot be mistaken.
+/// Whether a JPEG has its end-of-image marker. The decoder is lenient and would fill what is missing
+/// with grey. What follows the marker is none of the image's: phones append films there.
 fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xFF, marker]);
-    const START_OF_SCAN: u8 = 0xDA;
     const END_OF_IMAGE: u8 = 0xD9;
-    matches!((last(START_OF_SCAN), last(END_OF_IMAGE)), (Some(scan), Some(end)) if scan < end)
+    // TEM and RST0 to RST7 stand alone, as SOI and EOI do.
+    let stands_alone = |marker: u8| marker == 0x01 || (0xD0..=0xD8).contains(&marker);
+    let mut at = 0;
+    loop {
+        // Within a scan 0xFF is escaped by 0 after it; before a marker it may be repeated.
+        let Some(found) = bytes[at..].iter().position(|&byte| byte == 0xFF) else { return false };
+        at += found + 1;
+        match bytes.get(at) {
+            None => return false,
+            Some(0x00 | 0xFF) => {}
+            Some(&END_OF_IMAGE) => return true,
+            Some(&marker) if stands_alone(marker) => at += 1,
+            Some(_) => {
+                // A segment: its length counts the two bytes that hold it. The data of a scan comes after it.
+                let Some(length) = bytes.get(at + 1..at + 3) else { return false };
+                at += 1 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
+                if at > bytes.len() {
+                    return false;
+                }
+            }
+        }
+    }
 }
 
 fn describe(bytes: &[u8]) -> String {

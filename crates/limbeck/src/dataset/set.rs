@@ -259,6 +259,21 @@ impl Dataset {
         Ok(hasher.finalize().to_hex().to_string())
     }
 
+    /// BLAKE3 of each sample's pixels: what two files, or one file at two places, have in common if
+    /// they show the same.
+    ///
+    /// # Errors
+    /// As [`content_hash`](Self::content_hash).
+    pub(crate) fn pixel_hashes(&self) -> Result<Vec<[u8; 32]>> {
+        let mut pixels = vec![0; self.size.bytes()];
+        (0..self.len())
+            .map(|index| {
+                self.read_into(index, &mut pixels)?;
+                Ok(blake3::hash(&pixels).into())
+            })
+            .collect()
+    }
+
     fn read_into(&self, index: usize, out: &mut [u8]) -> Result<()> {
         self.check_index(index)?;
         let Slot { layer, row } = self.slots[index];

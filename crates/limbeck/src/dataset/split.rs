@@ -35,13 +35,15 @@ pub struct SplitConfig {
     /// Fraction for the final figures, 0 or more, used only where the source has no test part.
     /// Default 0.15, as calibration.
     pub test: f64,
-    /// Seed of the draw. Default 0.
-    pub seed: u64,
+    /// Seed of the draw. Without it that of the run, so that runs of other seeds split otherwise
+    /// too; 0 for a draw by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 impl Default for SplitConfig {
     fn default() -> Self {
-        Self { trusted: 0.05, calibration: 0.15, test: 0.15, seed: 0 }
+        Self { trusted: 0.05, calibration: 0.15, test: 0.15, seed: None }
     }
 }
 
@@ -101,7 +103,7 @@ impl Split {
         }
         let mut split = Self::default();
         for (class, mut groups) in strata(dataset.samples()) {
-            let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+            let mut rng = ChaCha8Rng::seed_from_u64(config.seed.unwrap_or_default());
             rng.set_stream(u64::from(class));
             groups.shuffle(&mut rng);
             let mut class = Self::default();

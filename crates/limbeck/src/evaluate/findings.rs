@@ -1,5 +1,7 @@
 //! What an audit alone found, for its page: no attacker and no truth needed, and none looked at.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
@@ -69,9 +71,13 @@ pub struct AuditFindings {
     pub verdicts: VerdictCounts,
     /// Name of the score that decides.
     pub score: String,
-    /// Images with a larger score are flagged.
+    /// Images with a larger score are flagged, but for those of classes with a threshold of their own.
     pub threshold: f64,
-    /// What chance alone would flag.
+    /// Classes with another threshold: lower where much is suspicious, higher where little would be left.
+    pub classes_apart: u64,
+    /// Images above [`threshold`](Self::threshold), flagged or not.
+    pub above_threshold: u64,
+    /// How many images would be above it by chance alone.
     pub chance: Chance,
     /// The deciding score of each audited image, in the ledger's order.
     pub audited_scores: Vec<f64>,
@@ -162,6 +168,7 @@ pub fn audit_findings(
         return Err(Error::input("findings of an audit", found, format!("{} images", audited.len())));
     }
     let flagged = flagged_by_rank(ledger);
+    let apart = ledger.rows.iter().filter(|row| row.threshold != threshold.value()).map(|row| row.label);
     let exhibits = |rows: Vec<(usize, Option<u64>)>| exhibits(audited, ledger, lenses, &rows);
     let ranked = || flagged.iter().enumerate().map(|(place, &row)| (row, Some(place as u64 + 1)));
     Ok(AuditFindings {
@@ -172,6 +179,8 @@ pub fn audit_findings(
         verdicts: verdict_counts(ledger),
         score: score.to_owned(),
         threshold: threshold.value(),
+        classes_apart: apart.collect::<BTreeSet<u32>>().len() as u64,
+        above_threshold: ledger.rows.iter().filter(|row| row.suspicion > threshold.value()).count() as u64,
         chance: Chance::of(audited.len() as u64, calibration, threshold),
         audited_scores: ledger.rows.iter().map(|row| row.suspicion).collect(),
         calibration_scores: calibration.ascending().to_vec(),
@@ -297,6 +306,7 @@ mod tests {
         assert_eq!(shown(&found.just_below), [(None, 15.0), (None, 14.0)]);
         assert_eq!((found.verdicts.keep, found.verdicts.discard), (16, 4));
         assert_eq!((found.chance.rate, found.chance.expected), (0.25, 5.0));
+        assert_eq!((found.threshold, found.above_threshold, found.classes_apart), (15.0, 4, 0));
         assert_eq!(found.by_class.iter().map(|class| class.verdicts.discard).collect::<Vec<_>>(), [1; 4]);
     }
 

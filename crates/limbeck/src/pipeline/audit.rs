@@ -240,7 +240,9 @@ impl Run<'_> {
         let key = self.key("purify", &(), &[&audit.key]);
         let relabelled = audited.with_labels(audit.labels.iter().copied())?;
         let (set, kept) = purified_set(&relabelled, &audit.ledger, &self.defence(networks))?;
-        self.stage("purify", &key, &["purified"], |run, _| {
+        // The copy has what nobody reads too, other columns and parts; nothing that is learnt hangs on those.
+        let copied = self.key("purified", &(), &[&key, &sets.source.fingerprint()?]);
+        self.stage("purify", &copied, &["purified"], |run, _| {
             let destination = run.path("purified");
             if destination.exists() {
                 std::fs::remove_dir_all(&destination).map_err(Error::io("replace", &destination))?;
@@ -268,7 +270,7 @@ impl Run<'_> {
     }
 }
 
-/// What becomes of each sample of the source, by its id there: audited images as judged, the others as they are.
+/// What becomes of each sample of the source, by its id there: audited images as judged, those that a trusted set has as it has them, the others as they are.
 fn purified_edits(
     sets: &Sets,
     purified: &Dataset,
@@ -277,6 +279,10 @@ fn purified_edits(
 ) -> Result<HashMap<SampleId, Edit>> {
     let mut edits: HashMap<SampleId, Edit> =
         sets.not_audited().map(|sample| (sample.id, Edit::Keep)).collect();
+    edits.extend(sets.known().iter().map(|known| {
+        let label = (known.label != known.trusted_label).then_some(known.trusted_label);
+        (known.id, label.map_or(Edit::Keep, |label| Edit::Replace { image: None, label: Some(label) }))
+    }));
     for (position, &index) in kept.iter().enumerate() {
         let (before, after) = (&sets.train.samples()[index], &purified.samples()[position]);
         // An image that only changes its label keeps its own bytes.

@@ -59,12 +59,7 @@ impl CopiedDefence {
     ) -> Result<Self> {
         let (seed, set) = (Seed::new(config.seed).child("attacker"), &sets.train);
         let mut chosen = vec![false; set.len()];
-        // Where the defender trusts nothing, it lets as many images stand in.
-        let trusted = match config.knowledge.setting {
-            Knowledge::Untrusted => (config.data.split.trusted * set.len() as f64).round() as usize,
-            Knowledge::Trusted | Knowledge::Oracle => sets.trusted.len(),
-        };
-        let count = trusted.min(set.len() / 2);
+        let count = trusted_by_attacker(config, sets);
         sample(&mut seed.rng("trusted"), set.len(), count).into_iter().for_each(|index| chosen[index] = true);
         let of = |wanted: bool| {
             set.subset(&(0..set.len()).filter(|&index| chosen[index] == wanted).collect::<Vec<_>>())
@@ -157,6 +152,15 @@ pub(super) fn with_copies<T>(
 }
 
 /// Shape of the label model.
+/// How many images the attacker trusts, as many as the defender does; where that one trusts nothing, it lets as many images stand in.
+fn trusted_by_attacker(config: &RunConfig, sets: &Sets) -> usize {
+    let trusted = match config.knowledge.setting {
+        Knowledge::Untrusted => (config.data.split.trusted * sets.train.len() as f64).round() as usize,
+        Knowledge::Trusted | Knowledge::Oracle => sets.trusted.len(),
+    };
+    trusted.min(sets.train.len() / 2)
+}
+
 pub(super) fn label_network(config: &RunConfig) -> NetworkConfig {
     NetworkConfig { width: config.label_model.width, ..config.classifier.network }
 }
@@ -172,7 +176,8 @@ impl Run<'_> {
             return Ok(None);
         }
         let label_model = self.config.label_model.clone();
-        let settings = (&self.config.dae.clone(), &label_model, label_network(&self.config));
+        let trusted = trusted_by_attacker(&self.config, sets);
+        let settings = (&self.config.dae.clone(), &label_model, label_network(&self.config), trusted);
         let key = self.key("copied-defence", &settings, &[&surrogate.key]);
         let enabled = label_model.enabled;
         let files: Vec<&str> =

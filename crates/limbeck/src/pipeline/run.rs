@@ -47,6 +47,10 @@ pub struct Outcome {
     pub flagged: u64,
     /// How many images were decided about by hand.
     pub decided: u64,
+    /// Images of the set that were not audited because a trusted set of its own has them.
+    pub known: u64,
+    /// Images of the set that were left out, and are in no purified set, for `data.limit_per_class`.
+    pub beyond_limit: u64,
     /// Name of the table in the run directory in which decisions can be made.
     pub decisions: Option<String>,
     /// All figures, from [`Goal::Evaluate`] on.
@@ -100,7 +104,11 @@ impl<'a> Run<'a> {
         let decision_file = self.decision_file()?;
         let sets = self.start()?;
         let data = sets.content_hash().to_owned();
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome {
+            known: sets.known().len() as u64,
+            beyond_limit: sets.beyond_limit() as u64,
+            ..Outcome::default()
+        };
 
         let poison = self.poison(&sets, &data)?;
         let audited = match &poison.poisoned {
@@ -170,7 +178,9 @@ impl<'a> Run<'a> {
 
     /// Reads the data and the networks that are there already; only when they are sound, the folder is made and the config written.
     pub(super) fn start(&self) -> Result<Sets> {
-        if let Some(source) = self.config.data_path() {
+        let trusted =
+            Some(PathBuf::from(&self.config.data.trusted)).filter(|path| !path.as_os_str().is_empty());
+        for source in self.config.data_path().into_iter().chain(trusted) {
             refuse_below(&source, &self.directory)?;
         }
         let sets = Sets::load(&self.config, self.progress)?;

@@ -1,6 +1,6 @@
 //! The image sets of a run: what is audited, what is trusted, and what is tested on.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use crate::dataset::{Dataset, Part, Sample, SampleId, Source, Split, TestPart, group_folds};
@@ -29,10 +29,27 @@ pub struct Sets {
     pub test: Dataset,
     /// Groups of the held-out images.
     held_out_groups: BTreeSet<String>,
+    /// Groups of the test images, where these were drawn.
+    test_groups: BTreeSet<String>,
+    /// Images of the source that a trusted set of its own has too.
+    known: Vec<KnownImage>,
+    /// Images of the source above `data.limit_per_class`.
+    beyond_limit: usize,
     /// Whether the trusted images are others than the audited ones.
     trusted_apart: bool,
     /// Hash over everything that was read.
     content_hash: String,
+}
+
+/// An image to audit that is trusted already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KnownImage {
+    /// As the source has it.
+    pub(super) id: SampleId,
+    /// In the source.
+    pub(super) label: u32,
+    /// Of the same image among the trusted ones.
+    pub(super) trusted_label: u32,
 }
 
 impl Sets {
@@ -56,9 +73,12 @@ impl Sets {
             progress.check()?;
             Ok(set)
         };
-        let full = limited(&load(&source, Part::Train, "reading training images")?, data.limit_per_class);
+        let read = load(&source, Part::Train, "reading training images")?;
+        let full = limited(&read, data.limit_per_class);
+        let beyond_limit = read.len() - full.len();
         let where_test = TestPart::of(&source);
         let mut fractions = data.split.clone();
+        fractions.seed.get_or_insert(config.seed);
         let trusted_apart = config.knowledge.setting != Knowledge::Untrusted;
         if !trusted_apart {
             fractions.trusted = 0.0;
@@ -74,18 +94,22 @@ impl Sets {
                 })?)
             }
         };
-        let full = match &trusted {
-            Some(trusted) => without(&full, trusted, Path::new(&data.trusted))?,
-            None => full,
+        let (full, known) = match &trusted {
+            Some(trusted) => without(&full, trusted, "set to audit", Path::new(&data.trusted))?,
+            None => (full, Vec::new()),
         };
         let split = Split::draw(&full, &fractions, where_test)?;
-        let trusted = trusted.unwrap_or_else(|| full.subset(&split.trusted));
         let test = match where_test {
             TestPart::Separate => {
-                limited(&load(&source, Part::Test, "reading test images")?, data.limit_per_class)
+                let test = limited(&load(&source, Part::Test, "reading test images")?, data.limit_per_class);
+                match &trusted {
+                    Some(trusted) => without(&test, trusted, "test part", Path::new(&data.trusted))?.0,
+                    None => test,
+                }
             }
             TestPart::Drawn => full.subset(&split.test),
         };
+        let trusted = trusted.unwrap_or_else(|| full.subset(&split.trusted));
         let sizes =
             [("trusted", trusted.len()), ("calibration", split.calibration.len()), ("test", test.len())];
         let is_missing =
@@ -101,8 +125,10 @@ impl Sets {
                 format!("the {} classes of the training part", full.classes().len()),
             ));
         }
-        let held_out_groups =
-            split.calibration.iter().filter_map(|&index| full.samples()[index].group.clone()).collect();
+        let groups = |part: &[usize]| {
+            part.iter().filter_map(|&index| full.samples()[index].group.clone()).collect::<BTreeSet<String>>()
+        };
+        let (held_out_groups, test_groups) = (groups(&split.calibration), groups(&split.test));
         let (audited, fitted, held_out) = merged(&split.train, &split.calibration);
         let train = full.subset(&audited);
         let mut hashes = Vec::new();
@@ -119,6 +145,9 @@ impl Sets {
             trusted,
             test,
             held_out_groups,
+            test_groups,
+            known,
+            beyond_limit,
             trusted_apart,
             content_hash,
         })
@@ -136,8 +165,18 @@ impl Sets {
         trusted.into_iter().chain([&self.test]).flat_map(|set| set.samples())
     }
 
+    /// Images of the source that are trusted already, and so not audited.
+    pub(super) fn known(&self) -> &[KnownImage] {
+        &self.known
+    }
+
+    /// Images of the source that `data.limit_per_class` leaves out.
+    pub(super) fn beyond_limit(&self) -> usize {
+        self.beyond_limit
+    }
+
     /// What a classifier is trained on when `filtered`, a part of the fitted images, is left of them: the trusted images beside it, save those of
-    /// held-out groups, near-duplicates of what the classifier is calibrated on.
+    /// held-out and test groups, near-duplicates of what the classifier is calibrated and tested on.
     ///
     /// # Errors
     /// As [`Dataset::joined`].
@@ -162,18 +201,22 @@ impl Sets {
         self.train.subset(&self.held_out).joined(&self.trusted_of(true))
     }
 
-    /// The trusted images of held-out groups, or all others; none that are audited.
+    /// The trusted images of held-out groups, or all others but those of test groups; none that are audited.
     fn trusted_of(&self, held_out: bool) -> Dataset {
         if !self.trusted_apart {
             return self.trusted.subset(&[]);
         }
-        let is_held_out = |index: &usize| {
-            let group = &self.trusted.samples()[*index].group;
-            group.as_ref().is_some_and(|group| self.held_out_groups.contains(group))
+        let is_wanted = |index: &usize| {
+            let is_of = |groups: &BTreeSet<String>| {
+                self.trusted.samples()[*index].group.as_ref().is_some_and(|group| groups.contains(group))
+            };
+            if held_out {
+                is_of(&self.held_out_groups)
+            } else {
+                ![&self.held_out_groups, &self.test_groups].into_iter().any(is_of)
+            }
         };
-        let wanted: Vec<usize> =
-            (0..self.trusted.len()).filter(|index| is_held_out(index) == held_out).collect();
-        self.trusted.subset(&wanted)
+        self.trusted.subset(&(0..self.trusted.len()).filter(is_wanted).collect::<Vec<_>>())
     }
 
     /// Hash over everything that was read: images as the networks see them, labels, classes, groups and what each is for.
@@ -224,20 +267,31 @@ pub(super) fn limited(set: &Dataset, most: usize) -> Dataset {
     set.subset(&kept)
 }
 
-/// The images of `full` that are not trusted already: a copy among the trusted images would be audited by what learnt it by heart.
-fn without(full: &Dataset, trusted: &Dataset, path: &Path) -> Result<Dataset> {
-    let known: HashSet<SampleId> = trusted.samples().iter().map(|sample| sample.id).collect();
-    let others: Vec<usize> =
-        (0..full.len()).filter(|&index| !known.contains(&full.samples()[index].id)).collect();
-    match others.len() {
-        0 => Err(Error::data(path, "every image of the set to audit", "some of them, or other images")),
-        count if count == full.len() => Ok(full.clone()),
-        _ => Ok(full.subset(&others)),
+/// The images of a set that are not trusted already, and the others: a copy among the trusted images would be audited, or tested on, by what learnt it by heart.
+///
+/// They are told by what they show, for somebody who checks images keeps them at another place.
+fn without(set: &Dataset, trusted: &Dataset, what: &str, path: &Path) -> Result<(Dataset, Vec<KnownImage>)> {
+    let labels = trusted.samples().iter().map(|sample| sample.label);
+    let trusted_labels: HashMap<[u8; 32], u32> = trusted.pixel_hashes()?.into_iter().zip(labels).collect();
+    let (mut others, mut known) = (Vec::new(), Vec::new());
+    for (index, (sample, pixels)) in set.samples().iter().zip(set.pixel_hashes()?).enumerate() {
+        match trusted_labels.get(&pixels) {
+            None => others.push(index),
+            Some(&trusted_label) => {
+                known.push(KnownImage { id: sample.id, label: sample.label, trusted_label });
+            }
+        }
     }
+    if others.is_empty() {
+        return Err(Error::data(path, format!("every image of the {what}"), "some of them, or other images"));
+    }
+    Ok((set.subset(&others), known))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::testing::blocks;
 
@@ -275,20 +329,34 @@ mod tests {
         assert_eq!((third.len(), rest.len()), (1, 0));
     }
 
+    /// Whoever checks images keeps them at another place, and may put some under another class.
     #[test]
-    fn what_is_trusted_is_not_audited() {
+    fn what_is_trusted_is_not_audited_wherever_it_lies() {
         let set = blocks(20, 2, 1);
         let path = Path::new("checked");
-        let left = without(&set, &set.subset(&[0, 3]), path).expect("others are left");
+        let moved = |indices: &[usize]| {
+            let part = set.subset(indices);
+            let samples = part.samples().iter().enumerate().map(|(place, sample)| {
+                Sample::new(format!("checked/{place}"), 1 - sample.label, None, sample.path.as_bytes())
+            });
+            let pixels = (0..part.len()).flat_map(|index| part.pixels(index).expect("in memory")).collect();
+            Dataset::from_images(samples.collect(), set.classes().to_vec(), set.size(), pixels)
+                .expect("a set")
+        };
+        let (left, known) = without(&set, &moved(&[0, 3]), "set to audit", path).expect("others are left");
         assert_eq!(left.len(), 18);
-        assert!(
-            left.samples()
-                .iter()
-                .all(|sample| ![0, 3].contains(&sample.path[6..].parse().expect("a number")))
-        );
-        assert_eq!(hash(&without(&set, &blocks(20, 2, 2), path).expect("other images")), hash(&set));
-        let error = without(&set, &set, path).expect_err("none is left").to_string();
-        assert!(error.contains("checked") && error.contains("every image"), "{error}");
+        let numbers: Vec<usize> =
+            left.samples().iter().map(|sample| sample.path[6..].parse().expect("a number")).collect();
+        assert!(!numbers.contains(&0) && !numbers.contains(&3), "{numbers:?}");
+        let expected = [0, 3].map(|index: usize| {
+            let Sample { id, label, .. } = set.samples()[index];
+            KnownImage { id, label, trusted_label: 1 - label }
+        });
+        assert_eq!(known, expected);
+        let (all, known) = without(&set, &blocks(20, 2, 2), "set to audit", path).expect("other images");
+        assert_eq!((hash(&all), known), (hash(&set), Vec::new()));
+        let error = without(&set, &set, "test part", path).expect_err("none is left").to_string();
+        assert!(error.contains("checked") && error.contains("every image of the test part"), "{error}");
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn check_pictures(exhibit: &Exhibit) -> Result<()> {
 #[derive(Serialize)]
 struct Summary<'a> {
     flagged: Rate,
-    /// `more`, `fewer` or `as-many` flagged images as chance alone explains.
+    /// `more`, `fewer` or `as-many` images above the threshold as chance alone explains.
     against_chance: &'static str,
     classes: Vec<Class<'a>>,
     /// Classes that the table leaves out, and their images.
@@ -92,7 +92,7 @@ impl<'a> Summary<'a> {
         let verdicts = findings.verdicts;
         let flagged = Rate { successes: verdicts.reconstruct + verdicts.discard, trials: findings.audited };
         let [low, high] = findings.chance.range;
-        let against_chance = match flagged.successes {
+        let against_chance = match findings.above_threshold {
             found if found > high => "more",
             found if found < low => "fewer",
             _ => "as-many",

@@ -176,7 +176,15 @@ mod tests {
             target: vec!["y".into()],
             classes: classes.iter().map(|class| (*class).to_owned()).collect(),
             features: 2,
-            rows: RowCounts { table: 1234, audited: 4, trusted: 4, calibration: 4, test: 4, purified: 7 },
+            rows: RowCounts {
+                table: 1234,
+                known: 0,
+                audited: 4,
+                trusted: 4,
+                calibration: 4,
+                test: 4,
+                purified: 7,
+            },
             audit: AuditFigures {
                 flagged: rate,
                 trusted_flagged: Rate::default(),

@@ -45,6 +45,7 @@ pub use space::{Distribution, Scalar, Space};
 
 use crate::error::{Error, Result};
 use crate::pipeline::RunConfig;
+use crate::purify::Knowledge;
 
 /// What is searched, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +81,11 @@ impl TuneConfig {
         base.check()?;
         if self.trials == 0 {
             return Err(Error::config("trials", 0, "1 or more"));
+        }
+        if base.knowledge.setting != Knowledge::Trusted {
+            let found = format!("{:?}", base.knowledge.setting).to_lowercase();
+            let expected = "trusted: a search measures its trials on trusted images";
+            return Err(Error::config("knowledge.setting", found, expected));
         }
         self.objective.check(base)?;
         for (key, _) in self.space.parameters() {

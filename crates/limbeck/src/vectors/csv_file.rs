@@ -128,12 +128,12 @@ impl CsvFile {
     }
 }
 
-/// With as many digits as 32 bits hold: networks compute with no more. Whole numbers have no point.
+/// The shortest text that is read as this number. Whole numbers have no point.
 fn number_text(number: f64) -> String {
     if number.fract() == 0.0 && number.abs() < 1e15 {
         format!("{}", number as i64)
     } else {
-        format!("{:?}", number as f32)
+        format!("{number:?}")
     }
 }
 

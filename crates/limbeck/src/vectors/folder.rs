@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
 use crate::artefact::write_json;
 use crate::error::{Error, Result};
 
@@ -64,13 +66,49 @@ impl Folder {
         Ok(Self(path.to_path_buf()))
     }
 
-    /// Makes the folder, marks it as ours, and removes what an earlier run left.
-    pub(super) fn claim(&self) -> Result<()> {
-        std::fs::create_dir_all(&self.0).map_err(Error::io("create", &self.0))?;
+    /// A place for new files beside the folder, on the same disk; what lies in the folder stays until they are complete.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the folder above cannot be made or written to.
+    pub(super) fn staging(&self) -> Result<Staging<'_>> {
+        let parent = match self.0.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        let files = tempfile::Builder::new().prefix(".limbeck-").tempdir_in(parent);
+        Ok(Staging { files: files.map_err(Error::io("create", &self.0))?, folder: self })
+    }
+}
+
+/// The files of a run that is being written; removed when dropped.
+pub(super) struct Staging<'a> {
+    files: TempDir,
+    folder: &'a Folder,
+}
+
+impl Staging<'_> {
+    /// A file of the run.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        debug_assert!(FILES.contains(&name), "{name} would be left behind by a later run");
+        self.files.path().join(name)
+    }
+
+    /// Makes the folder, marks it as ours, and puts the files in the place of those of an earlier run.
+    ///
+    /// # Errors
+    /// [`Error::Io`] names the file.
+    pub(super) fn commit(self) -> Result<()> {
+        let folder = &self.folder.0;
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let marker = serde_json::json!({ "limbeck_version": crate::VERSION, "command": "vectors" });
-        write_json(&self.0.join(MARKER), &marker)?;
+        write_json(&folder.join(MARKER), &marker)?;
         for name in FILES {
-            let path = self.0.join(name);
+            let (new, path) = (self.files.path().join(name), folder.join(name));
+            if new.exists() {
+                std::fs::rename(&new, &path).map_err(Error::io("rename to", &path))?;
+                continue;
+            }
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(Error::io("remove", path)(error));
@@ -80,28 +118,34 @@ impl Folder {
         }
         Ok(())
     }
-
-    /// A file of the run.
-    pub(super) fn file(&self, name: &str) -> PathBuf {
-        debug_assert!(FILES.contains(&name), "{name} would be left behind by a later run");
-        self.0.join(name)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn written(folder: &Folder, name: &str) {
+        let staging = folder.staging().expect("beside it");
+        std::fs::write(staging.file(name), b"new").expect("written");
+        staging.commit().expect("renamed");
+    }
+
     #[test]
     fn a_folder_of_something_else_is_refused_and_an_own_one_is_cleared() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path();
-        let own = Folder::check(path, &[]).expect("empty");
-        own.claim().expect("marked");
-        std::fs::write(own.file("teacher.safetensors"), b"old").expect("written");
+        let above = tempfile::tempdir().expect("a folder");
+        let path = &above.path().join("run");
+        written(&Folder::check(path, &[]).expect("new"), "teacher.safetensors");
         std::fs::write(path.join("notes.txt"), b"mine").expect("written");
-        Folder::check(path, &[]).expect("ours").claim().expect("marked");
-        assert!(!path.join("teacher.safetensors").exists() && path.join("notes.txt").exists());
+        let own = Folder::check(path, &[]).expect("ours");
+        let staging = own.staging().expect("beside it");
+        std::fs::write(staging.file(STUDENT), b"half").expect("written");
+        drop(staging);
+        assert!(path.join("teacher.safetensors").exists(), "what was there stays until the new files are");
+        assert!(!path.join(STUDENT).exists());
+        written(&own, STUDENT);
+        assert!(path.join(STUDENT).exists() && !path.join("teacher.safetensors").exists());
+        assert!(path.join("notes.txt").exists());
+        assert_eq!(above.path().read_dir().expect("readable").count(), 1, "nothing is left beside it");
         std::fs::remove_file(path.join(MARKER)).expect("removed");
         let message = Folder::check(path, &[]).err().expect("no longer ours").to_string();
         assert!(message.contains("earlier `limbeck vectors`"), "{message}");
@@ -110,11 +154,9 @@ mod tests {
 
     #[test]
     fn an_input_that_would_be_written_over_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let own = Folder::check(folder.path(), &[]).expect("empty");
-        own.claim().expect("marked");
-        let input = own.file("purified.csv");
-        std::fs::write(&input, b"x").expect("written");
-        assert!(Folder::check(folder.path(), &[input]).is_err());
+        let above = tempfile::tempdir().expect("a folder");
+        let path = &above.path().join("run");
+        written(&Folder::check(path, &[]).expect("new"), "purified.csv");
+        assert!(Folder::check(path, &[path.join("purified.csv")]).is_err());
     }
 }

@@ -29,6 +29,7 @@ mod filters;
 mod findings;
 mod folder;
 mod folds;
+mod known;
 mod learn;
 mod ledger;
 mod measure;

@@ -41,6 +41,9 @@ pub struct VectorResults {
 pub struct RowCounts {
     /// Rows of the table.
     pub table: u64,
+    /// Of them those that the files of trusted and test rows have too: they are not audited.
+    #[serde(default)]
+    pub known: u64,
     /// Audited.
     pub audited: u64,
     /// Trusted, and learnt from.

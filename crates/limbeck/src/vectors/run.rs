@@ -11,7 +11,8 @@ use super::denoise::train_vector_autoencoder;
 use super::distil::{Distilled, distil};
 use super::doubt::{VectorNull, half_widths};
 use super::filters::{Bench, judged_by_truth};
-use super::folder::Folder;
+use super::folder::{Folder, Staging};
+use super::known::KnownRows;
 use super::learn::{Lesson, School, outputs_of, train_mlp};
 use super::ledger::write_ledger;
 use super::measure::Measure;
@@ -71,8 +72,9 @@ pub fn run_vectors(
         progress,
     };
     let done = run.execute(&tables)?;
-    folder.claim()?;
-    done.write(&folder, config, &tables)?;
+    let staging = folder.staging()?;
+    done.write(&staging, config, &tables)?;
+    staging.commit()?;
     Ok(done.results)
 }
 
@@ -133,8 +135,9 @@ impl VectorRun<'_> {
     /// The split is drawn before the attacker comes, and knows no values.
     fn execute(&self, tables: &Tables) -> Result<Done> {
         let apart = Apart { trusted: tables.trusted.as_ref().map(Table::rows), test: tables.test.is_some() };
-        let split =
-            Split::draw(tables.data.rows(), apart, &self.config.data.split, self.seed.child("split"))?;
+        let known = KnownRows::of(&tables.data, tables.trusted.as_ref(), tables.test.as_ref());
+        let candidates = known.others(tables.data.rows());
+        let split = Split::draw(candidates, apart, &self.config.data.split, self.seed.child("split"))?;
         let clean = self.parts(tables, &tables.data, &split)?;
         self.config.check_attacks_for(clean.spec.answers.classes())?;
         let poisoned = self.poisoned(tables, &split, &clean)?;
@@ -163,11 +166,12 @@ impl VectorRun<'_> {
             self.school(),
             self.seed.child("audit"),
         )?;
-        let (purified, learnt) = self.purified(&table, &split, &parts, &judgement)?;
+        let (purified, learnt) = self.purified(&table, &split, &known, &parts, &judgement)?;
         let student_seed = self.seed.child("distil");
         let distilled = distil(&learnt, &parts.spec, &self.config.distill, self.school(), student_seed)?;
         let measured = Measured { parts: &parts, undefended: &undefended, distilled: &distilled };
-        let results = self.results(tables, &split, &poisoned, &judgement, &learnt, &measured, seed)?;
+        let results =
+            self.results(tables, &split, &known, &poisoned, &judgement, &learnt, &measured, seed)?;
         Ok(Done { table, split, poisoned, judgement, purified, undefended, autoencoder, distilled, results })
     }
 
@@ -206,17 +210,19 @@ impl VectorRun<'_> {
         poisoned(&tables.data, &split.audited, &self.config.poison, &surrogate, self.seed.child("poison"))
     }
 
-    /// The table without discarded and test rows, flagged ones reconstructed as judged; and what teacher and student learn from, as it stands there.
+    /// The table without discarded and test rows, flagged ones reconstructed as judged, those that are trusted with their trusted targets; and what teacher and student learn from, as it stands there.
     fn purified(
         &self,
         table: &Table,
         split: &Split,
+        known: &KnownRows,
         parts: &Parts,
         found: &Judgement,
     ) -> Result<(Table, VectorSet)> {
         let inputs = &parts.spec.inputs;
         let width = inputs.names.len();
         let mut edits = vec![RowEdit::Keep; table.rows()];
+        known.edits().for_each(|(row, edit)| edits[row] = edit.clone());
         split.test.iter().for_each(|&row| edits[row] = RowEdit::Drop);
         for (place, (&row, judged)) in split.audited.iter().zip(&found.rows).enumerate() {
             edits[row] = match judged.verdict {
@@ -246,6 +252,7 @@ impl VectorRun<'_> {
         &self,
         tables: &Tables,
         split: &Split,
+        known: &KnownRows,
         poisoned: &Option<Poisoned>,
         judgement: &Judgement,
         learnt: &VectorSet,
@@ -294,6 +301,7 @@ impl VectorRun<'_> {
             features: parts.spec.inputs.names.len() as u64,
             rows: RowCounts {
                 table: tables.data.rows() as u64,
+                known: known.count() as u64,
                 audited: split.audited.len() as u64,
                 trusted: split.trusted.len() as u64,
                 calibration: split.calibration.len() as u64,
@@ -395,7 +403,7 @@ fn intervals(student: &TrainedMlp, parts: &Parts, miss: f64) -> Result<Option<Ve
 }
 
 impl Done {
-    fn write(&self, folder: &Folder, config: &VectorConfig, tables: &Tables) -> Result<()> {
+    fn write(&self, folder: &Staging<'_>, config: &VectorConfig, tables: &Tables) -> Result<()> {
         let text = |name: &str, text: &str| {
             let path = folder.file(name);
             write_atomically(&path, |out| out.write_all(text.as_bytes()).map_err(Error::io("write", &path)))

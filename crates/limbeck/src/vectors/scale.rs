@@ -58,9 +58,24 @@ impl InputScale {
 
     /// Features in their own units.
     pub fn unscaled(&self, row: &[f32]) -> Vec<f64> {
-        let unscaled = |((value, low), high): ((&f32, &f64), &f64)| low + f64::from(*value) * (high - low);
-        row.iter().zip(&self.low).zip(&self.high).map(unscaled).collect()
+        let ranges = self.low.iter().zip(&self.high);
+        row.iter().zip(ranges).map(|(share, (low, high))| unscaled(*share, *low, *high)).collect()
     }
+}
+
+/// The value at a share of a range, with as many decimals as a share in 32 bits can tell apart: the others would be noise.
+fn unscaled(share: f32, low: f64, high: f64) -> f64 {
+    let range = high - low;
+    if share == 0.0 || range == 0.0 {
+        return low;
+    }
+    if share == 1.0 {
+        return high;
+    }
+    let value = low + f64::from(share) * range;
+    let decimals = -(range * f64::from(f32::EPSILON) / 2.0).log10().floor();
+    let decimals = decimals.clamp(0.0, 320.0) as usize;
+    format!("{value:.decimals$}").parse().unwrap_or(value)
 }
 
 fn centre(column: impl Iterator<Item = f32> + Clone) -> [f32; 2] {
@@ -232,6 +247,12 @@ mod tests {
         assert_eq!(scale.scaled(&[3.0, 5.0]), [0.25, 0.0]);
         assert_eq!(scale.scaled(&[60.0, -1.0]), [1.0, 0.0], "clipped");
         assert_eq!(scale.unscaled(&[0.25, 0.0]), [3.0, 5.0]);
+        // A share keeps its 24 bits wherever the range lies, and shows no others.
+        assert_eq!(unscaled(0.25, 1_700_000_000.5, 1_700_000_100.5), 1_700_000_025.5);
+        assert_eq!(unscaled(0.1, 0.0, 1.0), 0.1);
+        assert_eq!(unscaled(0.3, -1e-30, 1e-30), -4e-31);
+        assert_eq!((unscaled(1.0, 0.1, 0.7), unscaled(0.0, 0.1, 0.7)), (0.7, 0.1));
+        assert_eq!(unscaled(0.5, 0.0, 1e200), 5e199);
         // Scaled 0, 1, 1/4: mean 5/12, variance 17/48 − 25/144.
         let deviation = (17.0 / 48.0 - 25.0 / 144.0_f64).sqrt();
         assert!((f64::from(scale.centre[0][0]) - 5.0 / 12.0).abs() < 1e-6);

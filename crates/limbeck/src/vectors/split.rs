@@ -29,12 +29,17 @@ pub(super) struct Apart {
 }
 
 impl Split {
-    /// Draws by the seed. Trusted rows of a file of their own are numbered by their place there.
+    /// Draws from these rows of the table by the seed. Trusted rows of a file of their own are numbered by their place there.
     ///
     /// # Errors
     /// Refuses tables that leave fewer than 10 audited rows, 4 trusted, 2 for calibration or 2 for the test.
-    pub(super) fn draw(rows: usize, apart: Apart, shares: &VectorSplit, seed: Seed) -> Result<Self> {
-        let mut order: Vec<usize> = (0..rows).collect();
+    pub(super) fn draw(
+        mut order: Vec<usize>,
+        apart: Apart,
+        shares: &VectorSplit,
+        seed: Seed,
+    ) -> Result<Self> {
+        let rows = order.len();
         order.shuffle(&mut seed.rng("split"));
         let part = |of: usize, share: f64| (share * of as f64).round() as usize;
         let take = |from: &mut Vec<usize>, count: usize| from.split_off(from.len().saturating_sub(count));
@@ -79,7 +84,7 @@ mod tests {
     use super::*;
 
     fn drawn(rows: usize, apart: Apart) -> Result<Split> {
-        Split::draw(rows, apart, &VectorSplit::default(), Seed::new(1))
+        Split::draw((0..rows).collect(), apart, &VectorSplit::default(), Seed::new(1))
     }
 
     #[test]

@@ -115,6 +115,13 @@ fn a_jpeg_is_near_and_a_truncated_one_is_refused() {
     let pixels = decode(&bytes, FOUR).expect("jpeg");
     assert!(pixels[0].abs_diff(200) < 6 && pixels[16].abs_diff(60) < 6, "{pixels:?}");
     assert!(refusal(&bytes[..bytes.len() - 8]).contains("a truncated jpeg"));
+    // A phone's film behind the picture, in which a scan seems to begin.
+    let with_film = [&bytes[..], b"ftypmp42 \xff\xda \xff\xd8"].concat();
+    assert_eq!(decode(&with_film, FOUR).expect("the picture is whole"), pixels);
+    // A whole thumbnail within a segment makes no whole picture.
+    let thumbnail = [b"\xff\xe1", &(bytes.len() as u16 + 2).to_be_bytes()[..], &bytes].concat();
+    let torn = [&bytes[..2], &thumbnail, &bytes[2..bytes.len() - 8]].concat();
+    assert!(refusal(&torn).contains("a truncated jpeg"));
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub(super) mod parquet_schema;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
@@ -205,6 +206,20 @@ impl Source {
         &self.path
     }
 
+    /// Hash over path, length and time of change of every file of the source: who keeps a copy of
+    /// the whole of it, columns and parts that nobody reads included, sees by this that it is old.
+    /// The built-in one never changes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] names the file or folder that cannot be looked at.
+    pub(crate) fn fingerprint(&self) -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        if self.format != "embedded" {
+            look_at(&self.path, &mut hasher)?;
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
     /// Class names; a label is an index into them.
     pub fn classes(&self) -> &[String] {
         self.layout.classes()
@@ -255,6 +270,31 @@ impl fmt::Debug for Source {
 }
 
 /// What lies at a path that no reader knows, in a few words.
+/// Adds a file, or each file below a folder in the order of their names, to a fingerprint. A linked folder is not gone into, so that none is without end.
+fn look_at(path: &Path, hasher: &mut blake3::Hasher) -> Result<()> {
+    // A link that leads nowhere is looked at itself: readers pass it by.
+    let found = std::fs::metadata(path).or_else(|_| std::fs::symlink_metadata(path));
+    let found = found.map_err(Error::io("look at", path))?;
+    let name = path.as_os_str().as_encoded_bytes();
+    hasher.update(&(name.len() as u64).to_le_bytes()).update(name);
+    if !found.is_dir() {
+        let changed = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let changed = changed.unwrap_or_default().as_nanos();
+        hasher.update(&found.len().to_le_bytes()).update(&changed.to_le_bytes());
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let mut entries = entries.map_err(Error::io("list", path))?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let is_linked_folder = entry.file_type().is_ok_and(|kind| kind.is_symlink()) && entry.path().is_dir();
+        if !is_linked_folder {
+            look_at(&entry.path(), hasher)?;
+        }
+    }
+    Ok(())
+}
+
 fn describe(path: &Path) -> Result<String> {
     if !path.is_dir() {
         return Ok("a single file".to_owned());
@@ -337,6 +377,36 @@ mod tests {
         }
         let missing = Source::open(folder.path().join("gone")).expect_err("missing").to_string();
         assert!(missing.contains("cannot open") && missing.contains("gone"), "{missing}");
+    }
+
+    #[test]
+    fn the_fingerprint_sees_files_that_nobody_reads() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let file = folder.path().join("train.parquet");
+        std::fs::copy(testing::one_of_each_layout()[0].path(), &file).expect("copied");
+        let fingerprint = || Source::open(&file).and_then(|source| source.fingerprint()).expect("readable");
+        let before = fingerprint();
+        assert_eq!(fingerprint(), before);
+        let yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(86_400);
+        let touched =
+            std::fs::File::options().append(true).open(&file).and_then(|file| file.set_modified(yesterday));
+        touched.expect("touched");
+        assert_ne!(fingerprint(), before);
+        let of_folder = || {
+            let mut hasher = blake3::Hasher::new();
+            look_at(folder.path(), &mut hasher).expect("readable");
+            hasher.finalize()
+        };
+        let before = of_folder();
+        std::fs::create_dir(folder.path().join("validation")).expect("writable");
+        std::fs::write(folder.path().join("validation/1.png"), "x").expect("writable");
+        assert_ne!(of_folder(), before);
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(folder.path(), folder.path().join("round")).expect("linked");
+            std::os::unix::fs::symlink("nowhere", folder.path().join("broken")).expect("linked");
+            of_folder();
+        }
     }
 
     #[test]

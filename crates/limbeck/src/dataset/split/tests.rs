@@ -45,7 +45,7 @@ proptest! {
         groups in arb_groups(), seed: u64, calibration in 0.05f64..0.5, test in 0.05f64..0.4,
     ) {
         let set = grouped(&groups);
-        let config = SplitConfig { trusted: 0.0, calibration, test, seed };
+        let config = SplitConfig { trusted: 0.0, calibration, test, seed: Some(seed) };
         let split = Split::draw(&set, &config, TestPart::Drawn).expect("one label a group");
         let mut all = [&split.train[..], &split.calibration, &split.test].concat();
         all.sort_unstable();
@@ -69,7 +69,7 @@ proptest! {
         let set = grouped(&groups);
         let reversed: Vec<_> = (0..set.len()).rev().collect();
         let mirrored = set.subset(&reversed);
-        let config = SplitConfig { seed, ..SplitConfig::default() };
+        let config = SplitConfig { seed: Some(seed), ..SplitConfig::default() };
         let ids = |set: &Dataset| -> [BTreeSet<SampleId>; 4] {
             let split = Split::draw(set, &config, TestPart::Drawn).expect("one label a group");
             [split.train, split.calibration, split.trusted, split.test]
@@ -97,7 +97,7 @@ fn trusted_images_come_from_most_groups() {
 fn one_seed_one_split_and_another_seed_another() {
     let set = grouped(&[vec![3; 20], vec![3; 20]]);
     let draw = |seed| {
-        let config = SplitConfig { seed, ..SplitConfig::default() };
+        let config = SplitConfig { seed: Some(seed), ..SplitConfig::default() };
         Split::draw(&set, &config, TestPart::Separate).expect("one label a group")
     };
     assert_eq!(draw(7), draw(7));
@@ -146,7 +146,7 @@ fn a_class_that_training_would_miss_is_named() {
     let group = |name: &str| Some(name.to_owned());
     let set = set(&[(0, group("a")), (0, group("b")), (0, group("b")), (1, group("b")), (0, group("c"))]);
     let errors: Vec<_> = (0..20)
-        .map(|seed| SplitConfig { seed, ..SplitConfig::default() })
+        .map(|seed| SplitConfig { seed: Some(seed), ..SplitConfig::default() })
         .filter_map(|config| Split::draw(&set, &config, TestPart::Drawn).err())
         .collect();
     assert!(!errors.is_empty());
@@ -157,10 +157,10 @@ fn a_class_that_training_would_miss_is_named() {
 fn fractions_out_of_range_are_refused() {
     let set = grouped(&[vec![1; 4], vec![1; 4]]);
     for (calibration, test) in [(-0.1, 0.1), (f64::NAN, 0.1), (0.5, 0.5), (0.1, 1.0)] {
-        let config = SplitConfig { trusted: 0.0, calibration, test, seed: 0 };
+        let config = SplitConfig { trusted: 0.0, calibration, test, seed: None };
         assert!(Split::draw(&set, &config, TestPart::Drawn).is_err(), "{calibration} {test}");
     }
-    let config = SplitConfig { trusted: 0.0, calibration: 0.5, test: 0.9, seed: 0 };
+    let config = SplitConfig { trusted: 0.0, calibration: 0.5, test: 0.9, seed: None };
     assert!(Split::draw(&set, &config, TestPart::Separate).is_ok(), "test is not used");
 }
 

@@ -48,6 +48,8 @@ fn findings() -> AuditFindings {
         verdicts: VerdictCounts { keep: 880, reconstruct: 20, discard: 100 },
         score: "head".to_owned(),
         threshold: 2.5,
+        classes_apart: 0,
+        above_threshold: 120,
         chance: Chance { rate: 0.02, expected: 20.0, range: [9, 41] },
         audited_scores: (0..1_000).map(|i| f64::from(i) / 100.0 - 5.0).collect(),
         calibration_scores: (0..200).map(|i| f64::from(i) / 50.0 - 3.0).collect(),
@@ -96,12 +98,24 @@ fn the_headline_says_how_many_at_which_threshold_and_what_chance_explains() {
 
 #[test]
 fn as_many_as_chance_explains_are_called_that() {
-    let few = |successes| {
-        let mut found = findings();
-        found.verdicts = VerdictCounts { keep: 1_000 - successes, reconstruct: 0, discard: successes };
-        Summary::of(&found).against_chance
-    };
+    let few =
+        |successes| Summary::of(&AuditFindings { above_threshold: successes, ..findings() }).against_chance;
     assert_eq!([few(8), few(9), few(41), few(42)], ["fewer", "as-many", "as-many", "more"]);
+}
+
+/// What a class with a lower threshold has more of is not held against chance at the threshold for all.
+#[test]
+fn classes_with_a_threshold_of_their_own_are_named() {
+    let apart = page(&AuditFindings { classes_apart: 2, above_threshold: 30, ..findings() });
+    for words in [
+        "120 of 1,000 images are suspicious",
+        "another one in 2 classes",
+        "30 of the audited images are above it",
+        "no more than chance",
+    ] {
+        assert!(apart.contains(words), "no {words:?}");
+    }
+    assert!(!page(&findings()).contains("another one"));
 }
 
 #[test]
