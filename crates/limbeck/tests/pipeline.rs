@@ -3,12 +3,12 @@
 #[path = "pipeline/vectors.rs"]
 mod vectors;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use limbeck::Error;
-use limbeck::dataset::{Dataset, ImageSize, Part, Source};
+use limbeck::dataset::{Dataset, Edit, ImageSize, Part, Source, rewrite};
 use limbeck::distill::{SoftLabels, TABLE};
 use limbeck::pipeline::{Goal, MeasuredOn, Preset, Run, RunConfig, Sets, Student, evaluate_model};
 use limbeck::progress::{Progress, Silent, StageEvent};
@@ -237,6 +237,48 @@ fn a_folder_that_is_no_run_is_refused_and_left_alone() {
     let error = run(folder.path(), &Silent).expect_err("another's folder").to_string();
     assert!(error.contains("no limbeck run"), "{error}");
     assert_eq!(files(folder.path()).len(), 1);
+}
+
+#[test]
+fn images_that_are_trusted_elsewhere_are_not_audited_and_get_the_trusted_class() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let checked = folder.path().join("checked");
+    let (mut image, mut put_right) = (0, BTreeSet::new());
+    rewrite(&Source::embedded().expect("built in"), Part::Train, &checked, &mut |_, path, label| {
+        image += 1;
+        Ok(match (image % 3, label) {
+            (0, 0) => {
+                put_right.insert(path.to_owned());
+                Edit::Replace { image: None, label: Some(1) }
+            }
+            (0, _) => Edit::Keep,
+            _ => Edit::Drop,
+        })
+    })
+    .expect("written");
+    let run = folder.path().join("run");
+    let execute = || {
+        let trusted = toml::Value::from(checked.to_str().expect("a path of UTF-8"));
+        let config = config().with("data.trusted", trusted)?;
+        Run::open(&run, config, &limbeck::device("flex")?, &Silent)?.execute(Goal::Purify)
+    };
+    let outcome = execute().expect("audited");
+    let audited: BTreeSet<String> =
+        outcome.ledger.expect("every goal has one").rows.into_iter().map(|row| row.path).collect();
+    assert!(audited.is_disjoint(&put_right));
+    assert!(outcome.known > 43 && outcome.beyond_limit > 0, "{} known", outcome.known);
+    assert!((1..=put_right.len() as u64).contains(&outcome.known_otherwise));
+    let purified = Source::open(run.join("purified")).expect("a set");
+    let set = Dataset::load(&purified, Part::Train, ImageSize::default(), &mut |_, _| {}).expect("loads");
+    let found = set.samples().iter().filter(|sample| put_right.contains(&sample.path));
+    let labels: Vec<u32> = found.map(|sample| sample.label).collect();
+    assert_eq!(labels, vec![1; outcome.known_otherwise as usize]);
+
+    // A place within what is trusted would be read as a part of it the next time.
+    let within = config().with("data.trusted", toml::Value::from(folder.path().to_str().expect("UTF-8")));
+    let run = Run::open(&run, within.expect("it fits"), &limbeck::device("flex").expect("the CPU"), &Silent);
+    let error = run.expect("an own folder").execute(Goal::Audit).expect_err("within").to_string();
+    assert!(error.contains("inside the source"), "{error}");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(crate) struct AuditSummary {
     pub(crate) flagged: u64,
     /// Images of the set that are trusted, and so not audited, under another path or the same.
     trusted_already: u64,
+    /// Of them those that are trusted under another class.
+    trusted_otherwise: u64,
     /// Images of the set that are left out for `data.limit_per_class`.
     beyond_limit: u64,
     /// Of all images, those decided about by hand.
@@ -87,6 +89,7 @@ impl AuditSummary {
             images: ledger.rows.len() as u64,
             flagged: outcome.flagged,
             trusted_already: outcome.known,
+            trusted_otherwise: outcome.known_otherwise,
             beyond_limit: outcome.beyond_limit,
             decided_by_hand: outcome.decided,
             verdicts,
@@ -146,7 +149,11 @@ impl fmt::Display for AuditSummary {
         )?;
         writeln!(f, "held against {}", self.held_against)?;
         if self.trusted_already > 0 {
-            writeln!(f, "not audited, for they are trusted: {}", images(self.trusted_already))?;
+            let relabelled = match self.trusted_otherwise {
+                0 => String::new(),
+                count => format!(", {count} of them under another class, which they get"),
+            };
+            writeln!(f, "not audited, for they are trusted: {}{relabelled}", images(self.trusted_already))?;
         }
         if self.beyond_limit > 0 {
             writeln!(
@@ -237,8 +244,15 @@ mod tests {
 
     fn summary(poisoned_share: f64) -> AuditSummary {
         let decisions = Some("decisions-2.csv".to_owned());
-        let outcome =
-            Outcome { flagged: 2, decided: 1, known: 1, beyond_limit: 3, decisions, ..Outcome::default() };
+        let outcome = Outcome {
+            flagged: 2,
+            decided: 1,
+            known: 1,
+            known_otherwise: 1,
+            beyond_limit: 3,
+            decisions,
+            ..Outcome::default()
+        };
         AuditSummary::of(&ledger(), &outcome, Path::new("run"), &config(poisoned_share, "trusted", ""))
     }
 
@@ -276,7 +290,12 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\ndecided by hand: 1 image\n"), "{text}");
-        assert!(text.contains("they are trusted: 1 image\nleft out by data.limit_per_class"), "{text}");
+        assert!(
+            text.contains(
+                "they are trusted: 1 image, 1 of them under another class, which they get\nleft out by"
+            ),
+            "{text}"
+        );
         assert!(text.contains("in no purified set: 3 images\n"), "{text}");
         assert!(text.contains("poisoned 10.0 % of the set first"), "{text}");
         assert!(text.contains("b                    3  3.0000   0.0100  discard      why\n"), "{text}");

@@ -16,7 +16,7 @@
 //! let set = Dataset::load(&source, Part::Train, ImageSize::default(), &mut |_done, _total| {})?;
 //! assert_eq!(set.classes()[14], "Stop");
 //!
-//! let split = Split::draw(&set, &SplitConfig::default(), TestPart::of(&source))?;
+//! let split = Split::draw(&set, &SplitConfig::default(), TestPart::of(&source), 0)?;
 //! let batch = set.batch_f32(&split.train[..8])?; // [8, 3, 32, 32] in [0, 1]
 //! assert_eq!(batch.len(), 8 * 3 * 32 * 32);
 //! # Ok::<(), limbeck::Error>(())

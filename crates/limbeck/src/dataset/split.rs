@@ -4,7 +4,7 @@
 //! training, calibration or test as a whole; an image without a group is its own. Trusted images are
 //! drawn at random from training and calibration, whatever their group: a person who checks a random
 //! part of a set sees frames of most groups, and only such a part is exchangeable with the rest. The
-//! draw depends on the seed and on the samples, not on their order.
+//! draw depends on the seeds and on the samples, not on their order.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -35,15 +35,15 @@ pub struct SplitConfig {
     /// Fraction for the final figures, 0 or more, used only where the source has no test part.
     /// Default 0.15, as calibration.
     pub test: f64,
-    /// Seed of the draw. Without it that of the run, so that runs of other seeds split otherwise
-    /// too; 0 for a draw by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
+    /// Seed of the draw of groups. Default 0, whatever the seed of a run: models of several runs are
+    /// tested and compared on images that none of them learnt from. Trusted images are drawn by the
+    /// seed of the run.
+    pub seed: u64,
 }
 
 impl Default for SplitConfig {
     fn default() -> Self {
-        Self { trusted: 0.05, calibration: 0.15, test: 0.15, seed: None }
+        Self { trusted: 0.05, calibration: 0.15, test: 0.15, seed: 0 }
     }
 }
 
@@ -84,12 +84,12 @@ impl Split {
     /// and at least one group if there are enough: a class of two groups or more is in training
     /// and calibration, one of three or more in test too. A group of several labels counts for its
     /// most frequent one. Of the images of training and calibration the trusted fraction is then
-    /// taken, at least four of a class that has five times as many.
+    /// taken by the seed `trusted`, at least four of a class that has five times as many.
     ///
     /// # Errors
     /// [`Error::Config`] for fractions that are not in `[0, 1)` or leave nothing for training;
     /// [`Error::Input`] for a class none of whose images would be in training.
-    pub fn draw(dataset: &Dataset, config: &SplitConfig, test: TestPart) -> Result<Self> {
+    pub fn draw(dataset: &Dataset, config: &SplitConfig, test: TestPart, trusted: u64) -> Result<Self> {
         let test_fraction = match test {
             TestPart::Separate => 0.0,
             TestPart::Drawn => config.test,
@@ -103,12 +103,14 @@ impl Split {
         }
         let mut split = Self::default();
         for (class, mut groups) in strata(dataset.samples()) {
-            let mut rng = ChaCha8Rng::seed_from_u64(config.seed.unwrap_or_default());
-            rng.set_stream(u64::from(class));
-            groups.shuffle(&mut rng);
+            let [mut by_group, mut by_image] = [config.seed, trusted].map(ChaCha8Rng::seed_from_u64);
+            by_group.set_stream(u64::from(class));
+            // A stream of its own, in case both seeds are one.
+            by_image.set_stream(u64::MAX - u64::from(class));
+            groups.shuffle(&mut by_group);
             let mut class = Self::default();
             class.deal(groups, [config.calibration, test_fraction]);
-            class.entrust(dataset.samples(), config.trusted, &mut rng);
+            class.entrust(dataset.samples(), config.trusted, &mut by_image);
             split.append(class);
         }
         for side in [&mut split.train, &mut split.calibration, &mut split.trusted, &mut split.test] {

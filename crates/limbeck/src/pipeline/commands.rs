@@ -43,7 +43,7 @@ pub struct PoisonedCopy {
 /// Writes a poisoned copy of the config's set to `destination/set`, the truth to `destination/truth.csv`, and the trusted images, which the copy lacks, to
 /// `destination/trusted`.
 ///
-/// The share is of the whole training part of the copy, which has as many images of each class as `data.limit_per_class` says. Images are crafted on `surrogate`, or on a network trained for it on the same set as
+/// The share is of the training part of the copy but for what a trusted set of its own has, which stays as it is; the copy has as many images of each class as `data.limit_per_class` says. Images are crafted on `surrogate`, or on a network trained for it on the same set as
 /// `poison.surrogate` says; poisoned images have the size that the networks see.
 ///
 /// # Errors
@@ -93,8 +93,12 @@ pub fn poison_copy(
     let drawn = config.data.trusted.is_empty() && config.knowledge.setting != Knowledge::Untrusted;
     let apart: HashSet<SampleId> =
         sets.trusted.samples().iter().filter(|_| drawn).map(|sample| sample.id).collect();
-    let poisonable: Vec<usize> =
-        (0..full.len()).filter(|&index| !apart.contains(&full.samples()[index].id)).collect();
+    let known: HashSet<SampleId> = sets.known().iter().map(|known| known.id).collect();
+    let is_poisonable = |&index: &usize| {
+        let id = &full.samples()[index].id;
+        !apart.contains(id) && !known.contains(id)
+    };
+    let poisonable: Vec<usize> = (0..full.len()).filter(is_poisonable).collect();
     let full = full.subset(&poisonable);
     let copied: HashSet<SampleId> = full.samples().iter().map(|sample| sample.id).collect();
     let plan = &config.poison.plan;
@@ -108,28 +112,30 @@ pub fn poison_copy(
         poisoned.images.iter().map(|image| (full.samples()[image.index].id, image)).collect();
     std::fs::create_dir_all(destination).map_err(Error::io("create", destination))?;
     progress.task("writing the poisoned copy", "images");
-    all_or_none(&[&set, &truth, &trusted], || {
-        // First what the copy lacks: no copy is ever without it.
-        if drawn {
-            rewrite(&sets.source, Part::Train, &trusted, &mut |id, _, _| {
-                progress.check()?;
-                Ok(if apart.contains(id) { Edit::Keep } else { Edit::Drop })
-            })?;
-        }
-        let summary: RewriteSummary = rewrite_all(&sets.source, &set, &mut |id, _, label| {
+    let mut written = Written::default();
+    // First what the copy lacks: no copy is ever without it.
+    if drawn {
+        rewrite(&sets.source, Part::Train, &trusted, &mut |id, _, _| {
             progress.check()?;
-            if !copied.contains(id) {
-                return Ok(Edit::Drop);
-            }
-            changed.get(id).map_or(Ok(Edit::Keep), |image| {
-                Ok(Edit::Replace {
-                    image: Some(encode_png(&image.pixels, full.size())?),
-                    label: (image.label != label).then_some(image.label),
-                })
-            })
+            Ok(if apart.contains(id) { Edit::Keep } else { Edit::Drop })
         })?;
-        truth_of(&full, &poisoned, &summary, &plan.label()).save(&truth)
+        written.add(&trusted);
+    }
+    let summary: RewriteSummary = rewrite_all(&sets.source, &set, &mut |id, _, label| {
+        progress.check()?;
+        if !copied.contains(id) {
+            return Ok(if known.contains(id) { Edit::Keep } else { Edit::Drop });
+        }
+        changed.get(id).map_or(Ok(Edit::Keep), |image| {
+            Ok(Edit::Replace {
+                image: Some(encode_png(&image.pixels, full.size())?),
+                label: (image.label != label).then_some(image.label),
+            })
+        })
     })?;
+    written.add(&set);
+    truth_of(&full, &poisoned, &summary, &plan.label()).save(&truth)?;
+    written.keep();
     Ok(PoisonedCopy {
         images: full.len() as u64,
         poisoned: poisoned.images.len() as u64,
@@ -139,14 +145,29 @@ pub fn poison_copy(
     })
 }
 
-/// Writes several files or folders, none of which is there yet; after an error none of them stays.
-fn all_or_none(paths: &[&Path], write: impl FnOnce() -> Result<()>) -> Result<()> {
-    write().inspect_err(|_| {
-        for path in paths {
-            // The first error is the one to report, whether or not this succeeds.
+/// Files and folders that belong together: removed when dropped, unless all of them are there.
+#[derive(Default)]
+struct Written(Vec<PathBuf>);
+
+impl Written {
+    /// One that has just been written whole.
+    fn add(&mut self, path: &Path) {
+        self.0.push(path.to_path_buf());
+    }
+
+    /// All are there.
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // Another error is on its way already, and is the one to report.
             let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
         }
-    })
+    }
 }
 
 /// The truth by the ids and paths that the copy has.
@@ -495,20 +516,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_not_be_written_whole_is_not_there() {
+    fn what_belongs_to_something_that_could_not_be_written_is_removed_and_nothing_else() {
         let folder = tempfile::tempdir().expect("a folder");
-        let [set, truth] = ["set", "truth.csv"].map(|name| folder.path().join(name));
-        let write = |result: Result<()>| {
-            all_or_none(&[&set, &truth], || {
-                std::fs::create_dir(&set).map_err(Error::io("create", &set))?;
-                std::fs::write(set.join("image"), b"x").map_err(Error::io("write", &set))?;
-                std::fs::write(&truth, b"x").map_err(Error::io("write", &truth))?;
-                result
-            })
+        let [set, truth, other] = ["set", "truth.csv", "other"].map(|name| folder.path().join(name));
+        std::fs::write(&other, b"x").expect("written");
+        let write = || {
+            let mut written = Written::default();
+            std::fs::create_dir(&set).expect("made");
+            std::fs::write(set.join("image"), b"x").expect("written");
+            written.add(&set);
+            std::fs::write(&truth, b"x").expect("written");
+            written.add(&truth);
+            written
         };
-        assert!(matches!(write(Err(Error::Interrupted)), Err(Error::Interrupted)));
-        assert!(!set.exists() && !truth.exists());
-        write(Ok(())).expect("written");
+        drop(write());
+        assert!(!set.exists() && !truth.exists() && other.exists());
+        write().keep();
         assert!(set.join("image").exists() && truth.exists());
     }
 }

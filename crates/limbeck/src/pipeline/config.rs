@@ -413,7 +413,7 @@ fn merge(base: &mut toml::Table, over: toml::Table, path: &str) -> Result<()> {
 }
 
 /// Keys that a preset leaves out because TOML has no null.
-const OPTIONAL: &[&str] = &["data.columns.group_column", "data.split.seed"];
+const OPTIONAL: &[&str] = &["data.columns.group_column"];
 
 /// Tables of which a tag decides the other keys.
 const TAGGED: &[(&str, &str)] = &[("optimiser", "kind"), ("schedule", "kind"), ("rule", "rule")];

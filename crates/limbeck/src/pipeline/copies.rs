@@ -151,7 +151,6 @@ pub(super) fn with_copies<T>(
     }
 }
 
-/// Shape of the label model.
 /// How many images the attacker trusts, as many as the defender does; where that one trusts nothing, it lets as many images stand in.
 fn trusted_by_attacker(config: &RunConfig, sets: &Sets) -> usize {
     let trusted = match config.knowledge.setting {
@@ -161,6 +160,7 @@ fn trusted_by_attacker(config: &RunConfig, sets: &Sets) -> usize {
     trusted.min(sets.train.len() / 2)
 }
 
+/// Shape of the label model.
 pub(super) fn label_network(config: &RunConfig) -> NetworkConfig {
     NetworkConfig { width: config.label_model.width, ..config.classifier.network }
 }

@@ -206,7 +206,12 @@ impl Run<'_> {
         let is_trusted = self.config.knowledge.setting != Knowledge::Untrusted;
         let audit = audit.filter(|_| is_trusted && config.detector_rate > 0.0);
         let audited = audit.map_or("", |audit| &audit.key);
-        let key = self.key("null-rule", &config, &[&student.key, &soft_labels.key, audited]);
+        // The same key may have made other bytes on another device: a rule is of one file.
+        let student_hash = hash_file(&self.path(STUDENT))?;
+        let autoencoder_hash = audit.map(|_| hash_file(&self.path(AUTOENCODER))).transpose()?;
+        let autoencoder = autoencoder_hash.as_deref().unwrap_or_default();
+        let upstream = [&student.key, &soft_labels.key, audited, &student_hash, autoencoder];
+        let key = self.key("null-rule", &config, &upstream);
         let file = "null_rule.json";
         self.stage("null-rule", &key, &[file], |run, _| {
             let rule = NullRule::calibrate(
@@ -217,20 +222,15 @@ impl Run<'_> {
                 run.config.seed,
                 run.progress,
             )?;
-            let detector = audit.map(|_| {
+            let detector = autoencoder_hash.map(|autoencoder| {
                 let trusted = |kind| TrustedScores::read_column(&run.path(TRUSTED_SCORES), kind);
                 let is_taught = run.config.dae.head_weight > 0.0;
                 let log_odds = is_taught.then(|| trusted(ScoreKind::Head)).transpose()?;
                 let errors = trusted(ScoreKind::Mse)?;
-                DetectorLimits::fit(
-                    hash_file(&run.path(AUTOENCODER))?,
-                    log_odds,
-                    &errors,
-                    config.detector_rate,
-                )
+                DetectorLimits::fit(autoencoder, log_odds, &errors, config.detector_rate)
             });
-            let student = Some(hash_file(&run.path(STUDENT))?);
-            write_json(&run.path(file), &NullRule { detector: detector.transpose()?, student, ..rule })
+            let rule = NullRule { detector: detector.transpose()?, student: Some(student_hash), ..rule };
+            write_json(&run.path(file), &rule)
         })?;
         Ok(Made { value: read_json(&self.path(file))?, key })
     }

@@ -194,7 +194,7 @@ fn audit() -> RunConfig {
 }
 
 /// Adversarial training of a student that begins as its teacher: the teacher is a plain classifier, so that what a network learns of the classes alone is
-/// learnt at the price of plain training. What each setting is worth is measured in docs/distillation.md.
+/// learnt at the price of plain training. What each setting is worth is measured in docs/distillation-trials.md.
 fn robust() -> RunConfig {
     let mut config = audit();
     config.data.split.calibration = 0.05;

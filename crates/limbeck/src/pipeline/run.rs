@@ -49,6 +49,8 @@ pub struct Outcome {
     pub decided: u64,
     /// Images of the set that were not audited because a trusted set of its own has them.
     pub known: u64,
+    /// Of them those that it has under another class, which is theirs in the purified set.
+    pub known_otherwise: u64,
     /// Images of the set that were left out, and are in no purified set, for `data.limit_per_class`.
     pub beyond_limit: u64,
     /// Name of the table in the run directory in which decisions can be made.
@@ -106,6 +108,8 @@ impl<'a> Run<'a> {
         let data = sets.content_hash().to_owned();
         let mut outcome = Outcome {
             known: sets.known().len() as u64,
+            known_otherwise: sets.known().iter().filter(|known| known.label != known.trusted_label).count()
+                as u64,
             beyond_limit: sets.beyond_limit() as u64,
             ..Outcome::default()
         };

@@ -29,8 +29,6 @@ pub struct Sets {
     pub test: Dataset,
     /// Groups of the held-out images.
     held_out_groups: BTreeSet<String>,
-    /// Groups of the test images, where these were drawn.
-    test_groups: BTreeSet<String>,
     /// Images of the source that a trusted set of its own has too.
     known: Vec<KnownImage>,
     /// Images of the source above `data.limit_per_class`.
@@ -78,7 +76,6 @@ impl Sets {
         let beyond_limit = read.len() - full.len();
         let where_test = TestPart::of(&source);
         let mut fractions = data.split.clone();
-        fractions.seed.get_or_insert(config.seed);
         let trusted_apart = config.knowledge.setting != Knowledge::Untrusted;
         if !trusted_apart {
             fractions.trusted = 0.0;
@@ -98,7 +95,7 @@ impl Sets {
             Some(trusted) => without(&full, trusted, "set to audit", Path::new(&data.trusted))?,
             None => (full, Vec::new()),
         };
-        let split = Split::draw(&full, &fractions, where_test)?;
+        let split = Split::draw(&full, &fractions, where_test, config.seed)?;
         let test = match where_test {
             TestPart::Separate => {
                 let test = limited(&load(&source, Part::Test, "reading test images")?, data.limit_per_class);
@@ -109,7 +106,13 @@ impl Sets {
             }
             TestPart::Drawn => full.subset(&split.test),
         };
-        let trusted = trusted.unwrap_or_else(|| full.subset(&split.trusted));
+        let groups = |part: &[usize]| {
+            part.iter().filter_map(|&index| full.samples()[index].group.clone()).collect::<BTreeSet<String>>()
+        };
+        let trusted = match trusted {
+            Some(trusted) => untested(&trusted, &groups(&split.test), Path::new(&data.trusted))?,
+            None => full.subset(&split.trusted),
+        };
         let sizes =
             [("trusted", trusted.len()), ("calibration", split.calibration.len()), ("test", test.len())];
         let is_missing =
@@ -125,10 +128,7 @@ impl Sets {
                 format!("the {} classes of the training part", full.classes().len()),
             ));
         }
-        let groups = |part: &[usize]| {
-            part.iter().filter_map(|&index| full.samples()[index].group.clone()).collect::<BTreeSet<String>>()
-        };
-        let (held_out_groups, test_groups) = (groups(&split.calibration), groups(&split.test));
+        let held_out_groups = groups(&split.calibration);
         let (audited, fitted, held_out) = merged(&split.train, &split.calibration);
         let train = full.subset(&audited);
         let mut hashes = Vec::new();
@@ -145,7 +145,6 @@ impl Sets {
             trusted,
             test,
             held_out_groups,
-            test_groups,
             known,
             beyond_limit,
             trusted_apart,
@@ -176,7 +175,7 @@ impl Sets {
     }
 
     /// What a classifier is trained on when `filtered`, a part of the fitted images, is left of them: the trusted images beside it, save those of
-    /// held-out and test groups, near-duplicates of what the classifier is calibrated and tested on.
+    /// held-out groups, near-duplicates of what the classifier is calibrated on.
     ///
     /// # Errors
     /// As [`Dataset::joined`].
@@ -201,20 +200,14 @@ impl Sets {
         self.train.subset(&self.held_out).joined(&self.trusted_of(true))
     }
 
-    /// The trusted images of held-out groups, or all others but those of test groups; none that are audited.
+    /// The trusted images of held-out groups, or all others; none that are audited.
     fn trusted_of(&self, held_out: bool) -> Dataset {
         if !self.trusted_apart {
             return self.trusted.subset(&[]);
         }
         let is_wanted = |index: &usize| {
-            let is_of = |groups: &BTreeSet<String>| {
-                self.trusted.samples()[*index].group.as_ref().is_some_and(|group| groups.contains(group))
-            };
-            if held_out {
-                is_of(&self.held_out_groups)
-            } else {
-                ![&self.held_out_groups, &self.test_groups].into_iter().any(is_of)
-            }
+            let group = &self.trusted.samples()[*index].group;
+            group.as_ref().is_some_and(|group| self.held_out_groups.contains(group)) == held_out
         };
         self.trusted.subset(&(0..self.trusted.len()).filter(is_wanted).collect::<Vec<_>>())
     }
@@ -267,12 +260,44 @@ pub(super) fn limited(set: &Dataset, most: usize) -> Dataset {
     set.subset(&kept)
 }
 
+/// Trusted images without those of groups that are tested on: near-duplicates of test images teach nothing.
+fn untested(trusted: &Dataset, tested: &BTreeSet<String>, path: &Path) -> Result<Dataset> {
+    let is_tested =
+        |index: &usize| trusted.samples()[*index].group.as_ref().is_some_and(|group| tested.contains(group));
+    let others: Vec<usize> = (0..trusted.len()).filter(|index| !is_tested(index)).collect();
+    match others.len() {
+        0 => Err(Error::data(path, "images of tracks that are tested on alone", "images of other tracks")),
+        count if count == trusted.len() => Ok(trusted.clone()),
+        _ => Ok(trusted.subset(&others)),
+    }
+}
+
+/// The label of what each trusted image shows.
+///
+/// # Errors
+/// Names two images that show the same under two classes.
+fn labels_by_pixels(trusted: &Dataset, path: &Path) -> Result<HashMap<[u8; 32], u32>> {
+    let mut seen: HashMap<[u8; 32], &Sample> = HashMap::new();
+    for (sample, pixels) in trusted.samples().iter().zip(trusted.pixel_hashes()?) {
+        let first = seen.entry(pixels).or_insert(sample);
+        if first.label != sample.label {
+            let [a, b] = [*first, sample]
+                .map(|sample| format!("{} as {:?}", sample.path, trusted.classes()[sample.label as usize]));
+            return Err(Error::data(
+                path,
+                format!("one picture under two classes: {a}, {b}"),
+                "one class for each",
+            ));
+        }
+    }
+    Ok(seen.into_iter().map(|(pixels, sample)| (pixels, sample.label)).collect())
+}
+
 /// The images of a set that are not trusted already, and the others: a copy among the trusted images would be audited, or tested on, by what learnt it by heart.
 ///
 /// They are told by what they show, for somebody who checks images keeps them at another place.
 fn without(set: &Dataset, trusted: &Dataset, what: &str, path: &Path) -> Result<(Dataset, Vec<KnownImage>)> {
-    let labels = trusted.samples().iter().map(|sample| sample.label);
-    let trusted_labels: HashMap<[u8; 32], u32> = trusted.pixel_hashes()?.into_iter().zip(labels).collect();
+    let trusted_labels = labels_by_pixels(trusted, path)?;
     let (mut others, mut known) = (Vec::new(), Vec::new());
     for (index, (sample, pixels)) in set.samples().iter().zip(set.pixel_hashes()?).enumerate() {
         match trusted_labels.get(&pixels) {
@@ -355,6 +380,9 @@ mod tests {
         assert_eq!(known, expected);
         let (all, known) = without(&set, &blocks(20, 2, 2), "set to audit", path).expect("other images");
         assert_eq!((hash(&all), known), (hash(&set), Vec::new()));
+        let twice = set.subset(&[0, 0]).with_labels([(1, 1)]).expect("in range");
+        let error = without(&set, &twice, "set to audit", path).expect_err("two classes").to_string();
+        assert!(error.contains("image-0 as \"class 0\"") && error.contains("two classes"), "{error}");
         let error = without(&set, &set, "test part", path).expect_err("none is left").to_string();
         assert!(error.contains("checked") && error.contains("every image of the test part"), "{error}");
     }

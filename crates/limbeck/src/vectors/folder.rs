@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 /// Says that a folder is one of ours.
 const MARKER: &str = "limbeck-vectors.json";
 
+/// How the folder of files that are being written is called.
+const HIDDEN: &str = ".limbeck-";
+
 /// The student.
 pub(super) const STUDENT: &str = "student.safetensors";
 
@@ -66,45 +69,50 @@ impl Folder {
         Ok(Self(path.to_path_buf()))
     }
 
-    /// A place for new files beside the folder, on the same disk; what lies in the folder stays until they are complete.
+    /// Makes the folder, marks it as ours, and makes a hidden place in it for new files: what lies in the folder stays until they are complete.
     ///
     /// # Errors
-    /// [`Error::Io`] where the folder above cannot be made or written to.
+    /// [`Error::Io`] where that cannot be made or written to.
     pub(super) fn staging(&self) -> Result<Staging<'_>> {
-        let parent = match self.0.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-        let files = tempfile::Builder::new().prefix(".limbeck-").tempdir_in(parent);
-        Ok(Staging { files: files.map_err(Error::io("create", &self.0))?, folder: self })
+        let is_new = !Self::is_ours(&self.0);
+        std::fs::create_dir_all(&self.0).map_err(Error::io("create", &self.0))?;
+        let files = tempfile::Builder::new().prefix(HIDDEN).tempdir_in(&self.0);
+        let files = Some(files.map_err(Error::io("create a folder in", &self.0))?);
+        let staging = Staging { files, folder: self, is_new };
+        let marker = serde_json::json!({ "limbeck_version": crate::VERSION, "command": "vectors" });
+        write_json(&self.0.join(MARKER), &marker)?;
+        Ok(staging)
     }
 }
 
-/// The files of a run that is being written; removed when dropped.
+/// The files of a run that is under way; removed when dropped, with the folder if it was made for them.
 pub(super) struct Staging<'a> {
-    files: TempDir,
+    /// `None` when it is gone.
+    files: Option<TempDir>,
     folder: &'a Folder,
+    is_new: bool,
 }
 
 impl Staging<'_> {
     /// A file of the run.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         debug_assert!(FILES.contains(&name), "{name} would be left behind by a later run");
-        self.files.path().join(name)
+        self.hidden().join(name)
     }
 
-    /// Makes the folder, marks it as ours, and puts the files in the place of those of an earlier run.
+    fn hidden(&self) -> &Path {
+        self.files.as_ref().expect("only a drop takes it").path()
+    }
+
+    /// Puts the files in the place of those of an earlier run, and removes what that and runs that were killed have left.
     ///
     /// # Errors
     /// [`Error::Io`] names the file.
-    pub(super) fn commit(self) -> Result<()> {
+    pub(super) fn commit(mut self) -> Result<()> {
+        self.is_new = false;
         let folder = &self.folder.0;
-        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        let marker = serde_json::json!({ "limbeck_version": crate::VERSION, "command": "vectors" });
-        write_json(&folder.join(MARKER), &marker)?;
         for name in FILES {
-            let (new, path) = (self.files.path().join(name), folder.join(name));
+            let (new, path) = (self.hidden().join(name), folder.join(name));
             if new.exists() {
                 std::fs::rename(&new, &path).map_err(Error::io("rename to", &path))?;
                 continue;
@@ -116,7 +124,24 @@ impl Staging<'_> {
                 _ => {}
             }
         }
+        let entries = std::fs::read_dir(folder).map_err(Error::io("list", folder))?;
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(HIDDEN) {
+                std::fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
+            }
+        }
         Ok(())
+    }
+}
+
+impl Drop for Staging<'_> {
+    fn drop(&mut self) {
+        drop(self.files.take());
+        if self.is_new {
+            // Another error is on its way already; a folder that holds something else stays.
+            let _ = std::fs::remove_file(self.folder.0.join(MARKER));
+            let _ = std::fs::remove_dir(&self.folder.0);
+        }
     }
 }
 
@@ -125,7 +150,7 @@ mod tests {
     use super::*;
 
     fn written(folder: &Folder, name: &str) {
-        let staging = folder.staging().expect("beside it");
+        let staging = folder.staging().expect("within it");
         std::fs::write(staging.file(name), b"new").expect("written");
         staging.commit().expect("renamed");
     }
@@ -137,19 +162,33 @@ mod tests {
         written(&Folder::check(path, &[]).expect("new"), "teacher.safetensors");
         std::fs::write(path.join("notes.txt"), b"mine").expect("written");
         let own = Folder::check(path, &[]).expect("ours");
-        let staging = own.staging().expect("beside it");
+        let staging = own.staging().expect("within it");
         std::fs::write(staging.file(STUDENT), b"half").expect("written");
         drop(staging);
         assert!(path.join("teacher.safetensors").exists(), "what was there stays until the new files are");
         assert!(!path.join(STUDENT).exists());
+        std::fs::create_dir(path.join(".limbeck-killed")).expect("made");
         written(&own, STUDENT);
-        assert!(path.join(STUDENT).exists() && !path.join("teacher.safetensors").exists());
-        assert!(path.join("notes.txt").exists());
-        assert_eq!(above.path().read_dir().expect("readable").count(), 1, "nothing is left beside it");
+        let mut left: Vec<_> =
+            path.read_dir().expect("readable").flatten().map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(left, [MARKER, "notes.txt", STUDENT]);
         std::fs::remove_file(path.join(MARKER)).expect("removed");
         let message = Folder::check(path, &[]).err().expect("no longer ours").to_string();
         assert!(message.contains("earlier `limbeck vectors`"), "{message}");
         assert!(path.join("notes.txt").exists());
+    }
+
+    #[test]
+    fn a_run_that_fails_leaves_no_folder_that_it_made() {
+        let above = tempfile::tempdir().expect("a folder");
+        let path = &above.path().join("deep/run");
+        let folder = Folder::check(path, &[]).expect("new");
+        let staging = folder.staging().expect("made");
+        std::fs::write(staging.file(STUDENT), b"half").expect("written");
+        assert!(Folder::is_ours(path), "a run that is killed here can be given again");
+        drop(staging);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -14,8 +14,9 @@ impl KnownRows {
     pub(super) fn of(table: &Table, trusted: Option<&Table>, test: Option<&Table>) -> Self {
         let mut known = HashMap::new();
         for (row, of) in trusted.iter().flat_map(|trusted| matched(table, trusted, &HashSet::new())) {
-            let [own, checked] = [(table, row), (trusted.expect("it has a row"), of)].map(targets);
-            known.insert(row, if own == checked { RowEdit::Keep } else { RowEdit::Targets(checked) });
+            let (own, checked) = ((table, row), (trusted.expect("it has a row"), of));
+            let is_same = quantities(own) == quantities(checked);
+            known.insert(row, if is_same { RowEdit::Keep } else { RowEdit::Targets(targets(checked)) });
         }
         let taken: HashSet<usize> = known.keys().copied().collect();
         for (row, _) in test.iter().flat_map(|test| matched(table, test, &taken)) {
@@ -44,6 +45,12 @@ fn targets((table, row): (&Table, usize)) -> Vec<String> {
     (0..table.targets().len()).map(|place| table.target(row, place)).collect()
 }
 
+/// The same with one text for each number: 1.5 and 1.50 are one quantity.
+fn quantities(at: (&Table, usize)) -> Vec<String> {
+    let quantity = |text: String| text.parse::<f64>().map_or(text, |number| format!("{number:?}"));
+    targets(at).into_iter().map(quantity).collect()
+}
+
 fn features((table, row): (&Table, usize)) -> Vec<u64> {
     // −0 is 0.
     table.values(row).iter().map(|value| (value + 0.0).to_bits()).collect()
@@ -53,7 +60,7 @@ fn features((table, row): (&Table, usize)) -> Vec<u64> {
 fn matched(table: &Table, other: &Table, taken: &HashSet<usize>) -> Vec<(usize, usize)> {
     let mut pairs: Vec<(usize, usize)> = Vec::new();
     for minds_targets in [true, false] {
-        let key = |at: (&Table, usize)| (features(at), minds_targets.then(|| targets(at)));
+        let key = |at: (&Table, usize)| (features(at), minds_targets.then(|| quantities(at)));
         let used: HashSet<usize> = pairs.iter().map(|&(_, of)| of).collect();
         let mut left: HashMap<_, Vec<usize>> = HashMap::new();
         for of in (0..other.rows()).rev().filter(|of| !used.contains(of)) {
@@ -98,5 +105,9 @@ mod tests {
         assert_eq!(known, KnownRows(expected.into_iter().collect()));
         assert_eq!((known.others(7), known.count()), (vec![0, 3, 6], 4));
         assert_eq!(KnownRows::of(&data, None, None).others(7).len(), 7);
+        let data = table(folder.path(), "quantities.csv", &["1,0.3", "1,1.50"]);
+        let trusted = table(folder.path(), "checked.csv", &["1,1.5"]);
+        let known = KnownRows::of(&data, Some(&trusted), None);
+        assert_eq!(known, KnownRows([(1, RowEdit::Keep)].into_iter().collect()));
     }
 }

@@ -52,7 +52,7 @@ struct Parts {
 /// Same config, same bytes.
 ///
 /// # Errors
-/// Refuses settings out of range, tables that cannot be meant (see [`Table`]), and folders that hold something else; on any error nothing has been written.
+/// Refuses settings out of range, tables that cannot be meant (see [`Table`]), and folders that hold something else; on any error the folder is as it was.
 pub fn run_vectors(
     config: &VectorConfig,
     out: &Path,
@@ -71,8 +71,9 @@ pub fn run_vectors(
         device: device.clone().without_autodiff(),
         progress,
     };
-    let done = run.execute(&tables)?;
+    // First, so that a place that cannot be written to is found out before the work is done.
     let staging = folder.staging()?;
+    let done = run.execute(&tables)?;
     done.write(&staging, config, &tables)?;
     staging.commit()?;
     Ok(done.results)

@@ -65,7 +65,9 @@ impl Split {
             ("test rows", if apart.test { 2 } else { split.test.len() }, 2),
         ];
         if let Some((what, found, least)) = least.into_iter().find(|(_, found, least)| found < least) {
-            let expected = format!("at least {least}: a longer table, or other shares in data.split");
+            let expected = format!(
+                "at least {least}: a longer table, other shares in data.split, or fewer rows that are trusted or tested on in files of their own"
+            );
             return Err(Error::input(
                 "splitting the table",
                 format!("{found} {what} of {rows} rows"),

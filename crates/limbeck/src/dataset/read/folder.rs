@@ -104,6 +104,11 @@ impl Layout for FolderLayout {
         self.parts.get(&part).map(|part| part.files.len() as u64)
     }
 
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let files = self.parts.values().flat_map(|part| &part.files);
+        Ok(files.map(|file| self.root.join(&file.path)).collect())
+    }
+
     fn records(&self, part: Part) -> Result<Records> {
         let files = self.parts.get(&part).map(|part| part.files.clone()).unwrap_or_default();
         let root = self.root.clone();

@@ -118,6 +118,17 @@ impl Layout for CsvLayout {
         self.counts.get(&part).copied()
     }
 
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for table in self.tables.values().flatten() {
+            files.push(self.root.join(&table.path));
+            for row in TableReader::open(&self.root, table)? {
+                files.push(self.root.join(row?.path));
+            }
+        }
+        Ok(files)
+    }
+
     fn records(&self, part: Part) -> Result<Records> {
         let root = self.root.clone();
         let readers = self

@@ -113,6 +113,9 @@ pub(super) trait Layout: Send + Sync {
     /// Number of images of a part; `None` if the source has no such part.
     fn count(&self, part: Part) -> Option<u64>;
 
+    /// Every file on disk that belongs to it, tables and images of all parts.
+    fn files(&self) -> Result<Vec<PathBuf>>;
+
     /// The records of a part that [`count`](Self::count) knows.
     fn records(&self, part: Part) -> Result<Records>;
 
@@ -211,11 +214,16 @@ impl Source {
     /// The built-in one never changes.
     ///
     /// # Errors
-    /// [`Error::Io`] names the file or folder that cannot be looked at.
+    /// [`Error::Io`] names the file that cannot be looked at.
     pub(crate) fn fingerprint(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
-        if self.format != "embedded" {
-            look_at(&self.path, &mut hasher)?;
+        for path in self.layout.files()? {
+            let found = std::fs::metadata(&path).map_err(Error::io("look at", &path))?;
+            let changed = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            let name = path.as_os_str().as_encoded_bytes();
+            hasher.update(&(name.len() as u64).to_le_bytes()).update(name);
+            hasher.update(&found.len().to_le_bytes());
+            hasher.update(&changed.unwrap_or_default().as_nanos().to_le_bytes());
         }
         Ok(hasher.finalize().to_hex().to_string())
     }
@@ -270,31 +278,6 @@ impl fmt::Debug for Source {
 }
 
 /// What lies at a path that no reader knows, in a few words.
-/// Adds a file, or each file below a folder in the order of their names, to a fingerprint. A linked folder is not gone into, so that none is without end.
-fn look_at(path: &Path, hasher: &mut blake3::Hasher) -> Result<()> {
-    // A link that leads nowhere is looked at itself: readers pass it by.
-    let found = std::fs::metadata(path).or_else(|_| std::fs::symlink_metadata(path));
-    let found = found.map_err(Error::io("look at", path))?;
-    let name = path.as_os_str().as_encoded_bytes();
-    hasher.update(&(name.len() as u64).to_le_bytes()).update(name);
-    if !found.is_dir() {
-        let changed = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let changed = changed.unwrap_or_default().as_nanos();
-        hasher.update(&found.len().to_le_bytes()).update(&changed.to_le_bytes());
-        return Ok(());
-    }
-    let entries = std::fs::read_dir(path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
-    let mut entries = entries.map_err(Error::io("list", path))?;
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        let is_linked_folder = entry.file_type().is_ok_and(|kind| kind.is_symlink()) && entry.path().is_dir();
-        if !is_linked_folder {
-            look_at(&entry.path(), hasher)?;
-        }
-    }
-    Ok(())
-}
-
 fn describe(path: &Path) -> Result<String> {
     if !path.is_dir() {
         return Ok("a single file".to_owned());
@@ -380,33 +363,30 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_sees_files_that_nobody_reads() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let file = folder.path().join("train.parquet");
-        std::fs::copy(testing::one_of_each_layout()[0].path(), &file).expect("copied");
-        let fingerprint = || Source::open(&file).and_then(|source| source.fingerprint()).expect("readable");
-        let before = fingerprint();
-        assert_eq!(fingerprint(), before);
-        let yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(86_400);
-        let touched =
-            std::fs::File::options().append(true).open(&file).and_then(|file| file.set_modified(yesterday));
-        touched.expect("touched");
-        assert_ne!(fingerprint(), before);
-        let of_folder = || {
-            let mut hasher = blake3::Hasher::new();
-            look_at(folder.path(), &mut hasher).expect("readable");
-            hasher.finalize()
-        };
-        let before = of_folder();
-        std::fs::create_dir(folder.path().join("validation")).expect("writable");
-        std::fs::write(folder.path().join("validation/1.png"), "x").expect("writable");
-        assert_ne!(of_folder(), before);
-        #[cfg(unix)]
-        {
-            std::os::unix::fs::symlink(folder.path(), folder.path().join("round")).expect("linked");
-            std::os::unix::fs::symlink("nowhere", folder.path().join("broken")).expect("linked");
-            of_folder();
+    fn the_fingerprint_sees_that_a_file_was_written() {
+        for fixture in testing::one_of_each_layout() {
+            let source = Source::open(fixture.path()).expect("valid");
+            let before = source.fingerprint().expect("readable");
+            assert_eq!(source.fingerprint().expect("readable"), before);
+            let last = source.layout.files().expect("listed").pop().expect("a file");
+            let yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(86_400);
+            let file = std::fs::File::options().append(true).open(&last).expect("writable");
+            file.set_modified(yesterday).expect("touched");
+            assert_ne!(source.fingerprint().expect("readable"), before, "{}", last.display());
         }
+    }
+
+    #[test]
+    fn every_layout_names_its_files() {
+        for fixture in testing::one_of_each_layout() {
+            let source = Source::open(fixture.path()).expect("valid");
+            let files = source.layout.files().expect("listed");
+            let images: u64 = source.parts().into_iter().filter_map(|part| source.count(part)).sum();
+            let least = if source.format() == "parquet" { 1 } else { images as usize };
+            assert!(files.len() >= least && files.iter().all(|file| file.is_file()), "{files:?}");
+        }
+        let embedded = Source::embedded().expect("built in");
+        assert_eq!(embedded.layout.files().expect("none"), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -126,6 +126,14 @@ impl Layout for ParquetLayout {
         self.files(part).map(|file| file.rows).reduce(|a, b| a + b)
     }
 
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let on_disk = |file: &ParquetFile| match &file.content {
+            Content::Disk(path) => Some(path.to_path_buf()),
+            Content::Embedded(_) => None,
+        };
+        Ok(self.files.iter().filter_map(on_disk).collect())
+    }
+
     fn records(&self, part: Part) -> Result<Records> {
         let files: Vec<_> = self.files(part).cloned().collect();
         let (columns, classes) = (self.columns.clone(), self.classes.len());

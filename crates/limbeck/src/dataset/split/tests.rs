@@ -45,8 +45,8 @@ proptest! {
         groups in arb_groups(), seed: u64, calibration in 0.05f64..0.5, test in 0.05f64..0.4,
     ) {
         let set = grouped(&groups);
-        let config = SplitConfig { trusted: 0.0, calibration, test, seed: Some(seed) };
-        let split = Split::draw(&set, &config, TestPart::Drawn).expect("one label a group");
+        let config = SplitConfig { trusted: 0.0, calibration, test, seed };
+        let split = Split::draw(&set, &config, TestPart::Drawn, 0).expect("one label a group");
         let mut all = [&split.train[..], &split.calibration, &split.test].concat();
         all.sort_unstable();
         prop_assert_eq!(all, (0..set.len()).collect::<Vec<_>>());
@@ -69,9 +69,9 @@ proptest! {
         let set = grouped(&groups);
         let reversed: Vec<_> = (0..set.len()).rev().collect();
         let mirrored = set.subset(&reversed);
-        let config = SplitConfig { seed: Some(seed), ..SplitConfig::default() };
+        let config = SplitConfig { seed, ..SplitConfig::default() };
         let ids = |set: &Dataset| -> [BTreeSet<SampleId>; 4] {
-            let split = Split::draw(set, &config, TestPart::Drawn).expect("one label a group");
+            let split = Split::draw(set, &config, TestPart::Drawn, 0).expect("one label a group");
             [split.train, split.calibration, split.trusted, split.test]
                 .map(|side| side.iter().map(|&index| set.samples()[index].id).collect())
         };
@@ -83,7 +83,7 @@ proptest! {
 fn trusted_images_come_from_most_groups() {
     let set = grouped(&[vec![30; 40], vec![30; 40]]);
     let config = SplitConfig { trusted: 0.1, ..SplitConfig::default() };
-    let split = Split::draw(&set, &config, TestPart::Separate).expect("valid");
+    let split = Split::draw(&set, &config, TestPart::Separate, 0).expect("valid");
     // 3 of 30 on average: a group is missed with probability 0.9^30 = 0.04.
     let groups = groups_in(&set, &split.trusted).len();
     assert!(
@@ -97,24 +97,37 @@ fn trusted_images_come_from_most_groups() {
 fn one_seed_one_split_and_another_seed_another() {
     let set = grouped(&[vec![3; 20], vec![3; 20]]);
     let draw = |seed| {
-        let config = SplitConfig { seed: Some(seed), ..SplitConfig::default() };
-        Split::draw(&set, &config, TestPart::Separate).expect("one label a group")
+        let config = SplitConfig { seed, ..SplitConfig::default() };
+        Split::draw(&set, &config, TestPart::Separate, 0).expect("one label a group")
     };
     assert_eq!(draw(7), draw(7));
     assert_ne!(draw(7), draw(8));
 }
 
+/// What is tested on, and what no classifier is trained on, is the same for runs of every seed.
+#[test]
+fn another_seed_of_a_run_trusts_other_images_of_the_same_sides() {
+    let set = grouped(&[vec![10; 20], vec![10; 20]]);
+    let draw = |seed| Split::draw(&set, &SplitConfig::default(), TestPart::Drawn, seed).expect("valid");
+    let (one, other) = (draw(1), draw(2));
+    assert_ne!(one.trusted, other.trusted);
+    assert_eq!(one.trusted.len(), other.trusted.len());
+    assert_eq!(one.test, other.test);
+    assert_eq!(groups_in(&set, &one.calibration), groups_in(&set, &other.calibration));
+    assert_eq!(groups_in(&set, &one.train), groups_in(&set, &other.train));
+}
+
 #[test]
 fn fractions_are_met_in_each_class_to_half_a_group() {
     let set = grouped(&[vec![1; 100], vec![5; 40]]);
-    let split = Split::draw(&set, &SplitConfig::default(), TestPart::Drawn).expect("valid");
+    let split = Split::draw(&set, &SplitConfig::default(), TestPart::Drawn, 0).expect("valid");
     let count =
         |side: &[usize], label| side.iter().filter(|&&index| set.samples()[index].label == label).count();
     // 15 of 100 single images; 30 of 200 images in groups of five; of what is no test image a twentieth, 4 and 9.
     assert_eq!((count(&split.test, 0), count(&split.test, 1)), (15, 30));
     assert_eq!((count(&split.trusted, 0), count(&split.trusted, 1)), (4, 9));
     let untrusted = SplitConfig { trusted: 0.0, ..SplitConfig::default() };
-    let split = Split::draw(&set, &untrusted, TestPart::Drawn).expect("valid");
+    let split = Split::draw(&set, &untrusted, TestPart::Drawn, 0).expect("valid");
     assert_eq!((count(&split.calibration, 0), count(&split.calibration, 1)), (15, 30));
 }
 
@@ -122,7 +135,7 @@ fn fractions_are_met_in_each_class_to_half_a_group() {
 fn a_separate_test_part_or_a_fraction_of_zero_draws_nothing() {
     let set = grouped(&[vec![1; 10], vec![1; 10]]);
     let config = SplitConfig { trusted: 0.0, calibration: 0.0, ..SplitConfig::default() };
-    let split = Split::draw(&set, &config, TestPart::Separate).expect("valid");
+    let split = Split::draw(&set, &config, TestPart::Separate, 0).expect("valid");
     assert_eq!((split.train.len(), split.calibration.len(), split.test.len()), (20, 0, 0));
 }
 
@@ -131,7 +144,7 @@ fn every_class_of_the_embedded_sample_is_in_training_and_calibration() {
     let source = Source::embedded().expect("built in");
     let size = ImageSize { width: 1, height: 1 };
     let set = Dataset::load(&source, Part::Train, size, &mut |_, _| {}).expect("built in");
-    let split = Split::draw(&set, &SplitConfig::default(), TestPart::of(&source)).expect("valid");
+    let split = Split::draw(&set, &SplitConfig::default(), TestPart::of(&source), 0).expect("valid");
     let classes =
         |side: &[usize]| -> BTreeSet<u32> { side.iter().map(|&index| set.samples()[index].label).collect() };
     assert_eq!((classes(&split.train).len(), classes(&split.calibration).len()), (43, 43));
@@ -146,8 +159,8 @@ fn a_class_that_training_would_miss_is_named() {
     let group = |name: &str| Some(name.to_owned());
     let set = set(&[(0, group("a")), (0, group("b")), (0, group("b")), (1, group("b")), (0, group("c"))]);
     let errors: Vec<_> = (0..20)
-        .map(|seed| SplitConfig { seed: Some(seed), ..SplitConfig::default() })
-        .filter_map(|config| Split::draw(&set, &config, TestPart::Drawn).err())
+        .map(|seed| SplitConfig { seed, ..SplitConfig::default() })
+        .filter_map(|config| Split::draw(&set, &config, TestPart::Drawn, 0).err())
         .collect();
     assert!(!errors.is_empty());
     assert!(errors.iter().all(|e| e.to_string().contains("no training image of class 1")));
@@ -157,11 +170,11 @@ fn a_class_that_training_would_miss_is_named() {
 fn fractions_out_of_range_are_refused() {
     let set = grouped(&[vec![1; 4], vec![1; 4]]);
     for (calibration, test) in [(-0.1, 0.1), (f64::NAN, 0.1), (0.5, 0.5), (0.1, 1.0)] {
-        let config = SplitConfig { trusted: 0.0, calibration, test, seed: None };
-        assert!(Split::draw(&set, &config, TestPart::Drawn).is_err(), "{calibration} {test}");
+        let config = SplitConfig { trusted: 0.0, calibration, test, seed: 0 };
+        assert!(Split::draw(&set, &config, TestPart::Drawn, 0).is_err(), "{calibration} {test}");
     }
-    let config = SplitConfig { trusted: 0.0, calibration: 0.5, test: 0.9, seed: None };
-    assert!(Split::draw(&set, &config, TestPart::Separate).is_ok(), "test is not used");
+    let config = SplitConfig { trusted: 0.0, calibration: 0.5, test: 0.9, seed: 0 };
+    assert!(Split::draw(&set, &config, TestPart::Separate, 0).is_ok(), "test is not used");
 }
 
 #[test]
