@@ -243,7 +243,7 @@ pub(crate) struct ReportArguments {
 pub(crate) struct PoisonArguments {
     #[command(flatten)]
     pub(crate) data: Data,
-    /// New folder: the poisoned copy goes to DIR/set, the truth to DIR/truth.csv
+    /// New folder: the poisoned copy goes to DIR/set, the truth to DIR/truth.csv, clean images to trust, which the copy lacks, to DIR/trusted
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) out: PathBuf,
     /// Share of the training images to poison, 0 to 1 (poison.plan.fraction)
@@ -315,7 +315,7 @@ pub(crate) struct TuneArguments {
     /// Trials in all, those of earlier calls included
     #[arg(long, value_name = "N", default_value_t = TuneConfig::default().trials)]
     pub(crate) trials: usize,
-    /// What is measured, on calibration images
+    /// What is measured, on trusted images
     #[arg(long, value_name = "NAME", default_value = TuneConfig::default().objective.row().name, value_parser = objective_parser())]
     pub(crate) objective: ObjectiveKind,
     #[command(flatten)]

@@ -233,6 +233,22 @@ impl Dataset {
         Ok(set)
     }
 
+    /// A copy in which each given index is of another group, or of none.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for an index out of range.
+    pub(crate) fn with_groups<I>(&self, groups: I) -> Result<Self>
+    where
+        I: IntoIterator<Item = (usize, Option<String>)>,
+    {
+        let mut set = self.clone();
+        for (index, group) in groups {
+            set.check_index(index)?;
+            set.samples[index].group = group;
+        }
+        Ok(set)
+    }
+
     /// BLAKE3, in hex, over the size, the class names and, in order, each sample's id, label, group
     /// and pixels. Two sets of one hash are the same to whoever learns from them: files alone do not
     /// say so, since they may be read at another size or cropped otherwise.

@@ -35,9 +35,9 @@ pub struct SplitConfig {
     /// Fraction for the final figures, 0 or more, used only where the source has no test part.
     /// Default 0.15, as calibration.
     pub test: f64,
-    /// Seed of the draw of groups. Default 0, whatever the seed of a run: models of several runs are
-    /// tested and compared on images that none of them learnt from. Trusted images are drawn by the
-    /// seed of the run.
+    /// Seed of the draw of groups. Default 0, whatever the seed of a run, so that models of several
+    /// runs of one set and one `split` are tested on images that none of them learnt from. Trusted
+    /// images are drawn by the seed of the run.
     pub seed: u64,
 }
 
@@ -63,7 +63,7 @@ impl TestPart {
     }
 }
 
-/// Indices of a data set, each in exactly one list, ascending.
+/// Indices of a data set, each in exactly one of the first lists, ascending.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Split {
@@ -73,6 +73,8 @@ pub struct Split {
     pub calibration: Vec<usize>,
     /// What is known to be clean: thresholds are fitted on it.
     pub trusted: Vec<usize>,
+    /// Those of them that were drawn from calibration: no classifier is trained on them.
+    pub trusted_for_calibration: Vec<usize>,
     /// What final figures are taken on; empty where the source has a test part of its own.
     pub test: Vec<usize>,
 }
@@ -113,22 +115,22 @@ impl Split {
             class.entrust(dataset.samples(), config.trusted, &mut by_image);
             split.append(class);
         }
-        for side in [&mut split.train, &mut split.calibration, &mut split.trusted, &mut split.test] {
+        let Self { train, calibration, trusted, trusted_for_calibration, test } = &mut split;
+        for side in [train, calibration, trusted, trusted_for_calibration, test] {
             side.sort_unstable();
         }
         split.check_classes(dataset)?;
         Ok(split)
     }
 
-    /// Deals the groups of one class, in the order drawn, to calibration, test and training.
+    /// Deals the groups of one class, in the order drawn, to test, calibration and training: what is tested on does not hang on how much is calibrated on.
     fn deal(&mut self, groups: Vec<Vec<usize>>, [calibration, test]: [f64; 2]) {
         let images: usize = groups.iter().map(Vec::len).sum();
         let wanted = |fraction: f64| fraction * images as f64;
         let mut groups = VecDeque::from(groups);
-        // One group stays for training, and one for test if there is a third.
-        let for_test = usize::from(test > 0.0);
-        take(&mut groups, &mut self.calibration, wanted(calibration), 1 + for_test);
-        take(&mut groups, &mut self.test, wanted(test), 1);
+        // One group stays for training, and one for calibration before any is for the test.
+        take(&mut groups, &mut self.test, wanted(test), 1 + usize::from(calibration > 0.0));
+        take(&mut groups, &mut self.calibration, wanted(calibration), 1);
         self.train.extend(groups.into_iter().flatten());
     }
 
@@ -138,9 +140,9 @@ impl Split {
             side.sort_unstable_by_key(|&index| (&samples[index].path, samples[index].id));
         }
         // A side keeps its only image.
-        let sides = [&mut self.train, &mut self.calibration].into_iter().filter(|side| side.len() > 1);
-        let sides: Vec<&mut Vec<usize>> = sides.collect();
-        let images: usize = sides.iter().map(|side| side.len()).sum();
+        let sides = [(&mut self.train, false), (&mut self.calibration, true)].into_iter();
+        let sides: Vec<(&mut Vec<usize>, bool)> = sides.filter(|(side, _)| side.len() > 1).collect();
+        let images: usize = sides.iter().map(|(side, _)| side.len()).sum();
         if fraction == 0.0 || images == 0 {
             return;
         }
@@ -151,11 +153,14 @@ impl Split {
             chosen[position] = true;
         }
         let mut chosen = chosen.into_iter();
-        for side in sides {
+        for (side, is_for_calibration) in sides {
             let (trusted, rest) =
                 side.drain(..).partition::<Vec<_>, _>(|_| chosen.next().unwrap_or_default());
-            self.trusted.extend(trusted);
+            self.trusted.extend(&trusted);
             *side = rest;
+            if is_for_calibration {
+                self.trusted_for_calibration = trusted;
+            }
         }
     }
 
@@ -163,6 +168,7 @@ impl Split {
         self.train.extend(class.train);
         self.calibration.extend(class.calibration);
         self.trusted.extend(class.trusted);
+        self.trusted_for_calibration.extend(class.trusted_for_calibration);
         self.test.extend(class.test);
     }
 
@@ -205,19 +211,17 @@ pub fn group_folds(dataset: &Dataset, folds: usize, seed: u64) -> Vec<usize> {
     fold_of
 }
 
-/// Moves groups from the front to a side until about `wanted` images are there: at least one group
-/// if two are left, and further ones while more than `reserved` are left.
+/// Moves groups from the front to a side until about `wanted` images are there, at least one group,
+/// while more than `reserved` are left.
 fn take(groups: &mut VecDeque<Vec<usize>>, side: &mut Vec<usize>, wanted: f64, reserved: usize) {
     if wanted == 0.0 {
         return;
     }
     let mut taken = 0;
     while let Some(next) = groups.front() {
-        let is_first = taken == 0;
-        let least = if is_first { 1 } else { reserved };
         // With half of the group within what is wanted, taking it is nearer than leaving it.
-        let is_nearer = is_first || taken as f64 + next.len() as f64 / 2.0 <= wanted;
-        if groups.len() <= least || !is_nearer {
+        let is_nearer = taken == 0 || taken as f64 + next.len() as f64 / 2.0 <= wanted;
+        if groups.len() <= reserved || !is_nearer {
             break;
         }
         taken += next.len();

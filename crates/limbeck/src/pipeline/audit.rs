@@ -241,7 +241,7 @@ impl Run<'_> {
         let relabelled = audited.with_labels(audit.labels.iter().copied())?;
         let (set, kept) = purified_set(&relabelled, &audit.ledger, &self.defence(networks))?;
         // The copy has what nobody reads too, other columns and parts; nothing that is learnt hangs on those.
-        let copied = self.key("purified", &(), &[&key, &sets.source.fingerprint()?]);
+        let copied = self.key("purified", &sets.known().to_vec(), &[&key, &sets.source.fingerprint()?]);
         self.stage("purify", &copied, &["purified"], |run, _| {
             let destination = run.path("purified");
             if destination.exists() {

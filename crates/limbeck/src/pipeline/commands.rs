@@ -8,11 +8,12 @@ use serde::Serialize;
 
 use super::config::RunConfig;
 use super::copies::{CopiedDefence, with_copies};
+use super::run::refuse_output_within;
 use super::sets::{Sets, limited};
 use crate::artefact::{hash_file, read_json, write_json};
 use crate::dataset::{
-    Dataset, Edit, ImageSize, Location, Part, RewriteSummary, SampleId, decode_image, encode_png, rewrite,
-    rewrite_all,
+    Dataset, Edit, ImageSize, Location, Part, RewriteSummary, Sample, SampleId, decode_image, encode_png,
+    rewrite, rewrite_all,
 };
 use crate::distill::{Abstaining, Answer, DetectorLimits, NullRule};
 use crate::error::{Error, Result};
@@ -56,6 +57,7 @@ pub fn poison_copy(
     progress: &dyn Progress,
 ) -> Result<PoisonedCopy> {
     config.check()?;
+    refuse_output_within(config, destination)?;
     let [set, truth, trusted] = ["set", "truth.csv", "trusted"].map(|name| destination.join(name));
     for path in [&set, &truth, &trusted] {
         if path.exists() {
@@ -99,6 +101,8 @@ pub fn poison_copy(
         !apart.contains(id) && !known.contains(id)
     };
     let poisonable: Vec<usize> = (0..full.len()).filter(is_poisonable).collect();
+    let known_rows: Vec<TruthRow> =
+        full.samples().iter().filter(|sample| known.contains(&sample.id)).map(clean_row).collect();
     let full = full.subset(&poisonable);
     let copied: HashSet<SampleId> = full.samples().iter().map(|sample| sample.id).collect();
     let plan = &config.poison.plan;
@@ -134,10 +138,13 @@ pub fn poison_copy(
         })
     })?;
     written.add(&set);
-    truth_of(&full, &poisoned, &summary, &plan.label()).save(&truth)?;
+    let mut truths = truth_of(&full, &poisoned, &summary, &plan.label());
+    let images = full.len() + known_rows.len();
+    truths.rows.extend(known_rows);
+    truths.save(&truth)?;
     written.keep();
     Ok(PoisonedCopy {
-        images: full.len() as u64,
+        images: images as u64,
         poisoned: poisoned.images.len() as u64,
         set,
         truth,
@@ -167,6 +174,19 @@ impl Drop for Written {
             // Another error is on its way already, and is the one to report.
             let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
         }
+    }
+}
+
+/// The truth about a sample that nobody touched.
+fn clean_row(sample: &Sample) -> TruthRow {
+    TruthRow {
+        id: sample.id,
+        path: sample.path.clone(),
+        poisoned: false,
+        original_id: sample.id,
+        original_label: sample.label,
+        label: sample.label,
+        attack: String::new(),
     }
 }
 

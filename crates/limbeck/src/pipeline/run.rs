@@ -59,6 +59,12 @@ pub struct Outcome {
     pub evaluation: Option<Evaluation>,
 }
 
+/// Refuses a place for results below the images that the config names, where they would be read as a part of these the next time.
+pub(super) fn refuse_output_within(config: &RunConfig, output: &Path) -> Result<()> {
+    let trusted = Some(&config.data.trusted).filter(|path| !path.is_empty()).map(PathBuf::from);
+    config.data_path().into_iter().chain(trusted).try_for_each(|source| refuse_below(&source, output))
+}
+
 /// A run directory with its config.
 pub struct Run<'a> {
     pub(super) directory: PathBuf,
@@ -182,11 +188,7 @@ impl<'a> Run<'a> {
 
     /// Reads the data and the networks that are there already; only when they are sound, the folder is made and the config written.
     pub(super) fn start(&self) -> Result<Sets> {
-        let trusted =
-            Some(PathBuf::from(&self.config.data.trusted)).filter(|path| !path.as_os_str().is_empty());
-        for source in self.config.data_path().into_iter().chain(trusted) {
-            refuse_below(&source, &self.directory)?;
-        }
+        refuse_output_within(&self.config, &self.directory)?;
         let sets = Sets::load(&self.config, self.progress)?;
         self.given_teacher(&sets.train)?;
         self.named_ensemble(&sets.train)?;

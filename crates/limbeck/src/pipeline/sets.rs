@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
+use serde::Serialize;
+
 use crate::dataset::{Dataset, Part, Sample, SampleId, Source, Split, TestPart, group_folds};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
@@ -27,8 +29,8 @@ pub struct Sets {
     pub trusted: Dataset,
     /// Images that nothing is fitted on.
     pub test: Dataset,
-    /// Groups of the held-out images.
-    held_out_groups: BTreeSet<String>,
+    /// Whether each trusted image is of what no classifier is trained on.
+    trusted_held_out: Vec<bool>,
     /// Images of the source that a trusted set of its own has too.
     known: Vec<KnownImage>,
     /// Images of the source above `data.limit_per_class`.
@@ -40,7 +42,7 @@ pub struct Sets {
 }
 
 /// An image to audit that is trusted already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct KnownImage {
     /// As the source has it.
     pub(super) id: SampleId,
@@ -48,6 +50,10 @@ pub(super) struct KnownImage {
     pub(super) label: u32,
     /// Of the same image among the trusted ones.
     pub(super) trusted_label: u32,
+    /// In the source.
+    group: Option<String>,
+    /// Positions of the same image among the trusted ones.
+    trusted: Vec<usize>,
 }
 
 impl Sets {
@@ -91,9 +97,12 @@ impl Sets {
                 })?)
             }
         };
-        let (full, known) = match &trusted {
-            Some(trusted) => without(&full, trusted, "set to audit", Path::new(&data.trusted))?,
-            None => (full, Vec::new()),
+        let (full, trusted, known) = match trusted {
+            Some(trusted) => {
+                let (full, known) = without(&full, &trusted, "set to audit", Path::new(&data.trusted))?;
+                (full, Some(with_groups_of(&trusted, &known)?), known)
+            }
+            None => (full, None, Vec::new()),
         };
         let split = Split::draw(&full, &fractions, where_test, config.seed)?;
         let test = match where_test {
@@ -109,9 +118,19 @@ impl Sets {
         let groups = |part: &[usize]| {
             part.iter().filter_map(|&index| full.samples()[index].group.clone()).collect::<BTreeSet<String>>()
         };
-        let trusted = match trusted {
-            Some(trusted) => untested(&trusted, &groups(&split.test), Path::new(&data.trusted))?,
-            None => full.subset(&split.trusted),
+        let (trusted, trusted_held_out) = match trusted {
+            Some(trusted) => {
+                let trusted = untested(&trusted, &groups(&split.test), Path::new(&data.trusted))?;
+                let held_out = groups(&split.calibration);
+                let is_held_out =
+                    |sample: &Sample| sample.group.as_ref().is_some_and(|group| held_out.contains(group));
+                let trusted_held_out = trusted.samples().iter().map(is_held_out).collect();
+                (trusted, trusted_held_out)
+            }
+            None => {
+                let is_held_out = |index| split.trusted_for_calibration.binary_search(index).is_ok();
+                (full.subset(&split.trusted), split.trusted.iter().map(is_held_out).collect())
+            }
         };
         let sizes =
             [("trusted", trusted.len()), ("calibration", split.calibration.len()), ("test", test.len())];
@@ -128,7 +147,6 @@ impl Sets {
                 format!("the {} classes of the training part", full.classes().len()),
             ));
         }
-        let held_out_groups = groups(&split.calibration);
         let (audited, fitted, held_out) = merged(&split.train, &split.calibration);
         let train = full.subset(&audited);
         let mut hashes = Vec::new();
@@ -144,7 +162,7 @@ impl Sets {
             held_out,
             trusted,
             test,
-            held_out_groups,
+            trusted_held_out,
             known,
             beyond_limit,
             trusted_apart,
@@ -205,10 +223,7 @@ impl Sets {
         if !self.trusted_apart {
             return self.trusted.subset(&[]);
         }
-        let is_wanted = |index: &usize| {
-            let group = &self.trusted.samples()[*index].group;
-            group.as_ref().is_some_and(|group| self.held_out_groups.contains(group)) == held_out
-        };
+        let is_wanted = |index: &usize| self.trusted_held_out[*index] == held_out;
         self.trusted.subset(&(0..self.trusted.len()).filter(is_wanted).collect::<Vec<_>>())
     }
 
@@ -272,39 +287,52 @@ fn untested(trusted: &Dataset, tested: &BTreeSet<String>, path: &Path) -> Result
     }
 }
 
-/// The label of what each trusted image shows.
+/// Trusted images with the groups that the set to audit has for what they show: a copy at another place has another group there, or none.
+fn with_groups_of(trusted: &Dataset, known: &[KnownImage]) -> Result<Dataset> {
+    let of_known = |known: &KnownImage| {
+        let group = known.group.clone();
+        known.trusted.iter().map(move |&index| (index, group.clone())).collect::<Vec<_>>()
+    };
+    trusted.with_groups(known.iter().flat_map(of_known))
+}
+
+/// Positions of the trusted images that show the same.
 ///
 /// # Errors
 /// Names two images that show the same under two classes.
-fn labels_by_pixels(trusted: &Dataset, path: &Path) -> Result<HashMap<[u8; 32], u32>> {
-    let mut seen: HashMap<[u8; 32], &Sample> = HashMap::new();
-    for (sample, pixels) in trusted.samples().iter().zip(trusted.pixel_hashes()?) {
-        let first = seen.entry(pixels).or_insert(sample);
-        if first.label != sample.label {
-            let [a, b] = [*first, sample]
+fn by_pixels(trusted: &Dataset, path: &Path) -> Result<HashMap<[u8; 32], Vec<usize>>> {
+    let mut seen: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
+    let samples = trusted.samples();
+    for (index, pixels) in trusted.pixel_hashes()?.into_iter().enumerate() {
+        let same = seen.entry(pixels).or_default();
+        same.push(index);
+        let pair @ [a, b] = [same[0], index].map(|index| &samples[index]);
+        if a.label != b.label {
+            let [a, b] = pair
                 .map(|sample| format!("{} as {:?}", sample.path, trusted.classes()[sample.label as usize]));
-            return Err(Error::data(
-                path,
-                format!("one picture under two classes: {a}, {b}"),
-                "one class for each",
-            ));
+            let found = format!("one picture under two classes: {a}, {b}");
+            return Err(Error::data(path, found, "one class for each"));
         }
     }
-    Ok(seen.into_iter().map(|(pixels, sample)| (pixels, sample.label)).collect())
+    Ok(seen)
 }
 
 /// The images of a set that are not trusted already, and the others: a copy among the trusted images would be audited, or tested on, by what learnt it by heart.
 ///
 /// They are told by what they show, for somebody who checks images keeps them at another place.
 fn without(set: &Dataset, trusted: &Dataset, what: &str, path: &Path) -> Result<(Dataset, Vec<KnownImage>)> {
-    let trusted_labels = labels_by_pixels(trusted, path)?;
+    let by_pixels = by_pixels(trusted, path)?;
     let (mut others, mut known) = (Vec::new(), Vec::new());
     for (index, (sample, pixels)) in set.samples().iter().zip(set.pixel_hashes()?).enumerate() {
-        match trusted_labels.get(&pixels) {
+        match by_pixels.get(&pixels) {
             None => others.push(index),
-            Some(&trusted_label) => {
-                known.push(KnownImage { id: sample.id, label: sample.label, trusted_label });
-            }
+            Some(same) => known.push(KnownImage {
+                id: sample.id,
+                label: sample.label,
+                trusted_label: trusted.samples()[same[0]].label,
+                group: sample.group.clone(),
+                trusted: same.clone(),
+            }),
         }
     }
     if others.is_empty() {
@@ -319,6 +347,26 @@ mod tests {
 
     use super::*;
     use crate::testing::blocks;
+
+    /// A frame keeps its track wherever its copy lies, and one of a test track teaches nothing.
+    #[test]
+    fn a_trusted_copy_is_of_the_track_of_its_original() {
+        let set = blocks(6, 2, 1);
+        let in_tracks = |index: usize| (index, Some(format!("track {}", index / 2)));
+        let set = set.with_groups((0..6).map(in_tracks)).expect("in range");
+        let path = Path::new("checked");
+        let copies =
+            set.subset(&[1, 2]).with_groups([(0, None), (1, Some("other".to_owned()))]).expect("in range");
+        let (left, known) = without(&set, &copies, "set to audit", path).expect("others are left");
+        assert_eq!(left.len(), 4);
+        let copies = with_groups_of(&copies, &known).expect("in range");
+        let groups: Vec<_> = copies.samples().iter().map(|sample| sample.group.as_deref()).collect();
+        assert_eq!(groups, [Some("track 0"), Some("track 1")]);
+        let tested = BTreeSet::from(["track 1".to_owned()]);
+        assert_eq!(hash(&untested(&copies, &tested, path).expect("one is left")), hash(&copies.subset(&[0])));
+        let error = untested(&copies.subset(&[1]), &tested, path).expect_err("none").to_string();
+        assert!(error.contains("checked") && error.contains("tested on alone"), "{error}");
+    }
 
     fn hash(set: &Dataset) -> String {
         set.content_hash().expect("pixels in memory")
@@ -373,9 +421,9 @@ mod tests {
         let numbers: Vec<usize> =
             left.samples().iter().map(|sample| sample.path[6..].parse().expect("a number")).collect();
         assert!(!numbers.contains(&0) && !numbers.contains(&3), "{numbers:?}");
-        let expected = [0, 3].map(|index: usize| {
-            let Sample { id, label, .. } = set.samples()[index];
-            KnownImage { id, label, trusted_label: 1 - label }
+        let expected = [(0, 0), (1, 3)].map(|(place, index): (usize, usize)| {
+            let Sample { id, label, ref group, .. } = set.samples()[index];
+            KnownImage { id, label, trusted_label: 1 - label, group: group.clone(), trusted: vec![place] }
         });
         assert_eq!(known, expected);
         let (all, known) = without(&set, &blocks(20, 2, 2), "set to audit", path).expect("other images");

@@ -1,10 +1,11 @@
 //! The output folder: new, empty, or left by an earlier `limbeck vectors`; nothing else is ever written over.
 
+use std::fs::{File, TryLockError};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::artefact::write_json;
 use crate::error::{Error, Result};
 
 /// Says that a folder is one of ours.
@@ -72,28 +73,44 @@ impl Folder {
     /// Makes the folder, marks it as ours, and makes a hidden place in it for new files: what lies in the folder stays until they are complete.
     ///
     /// # Errors
-    /// [`Error::Io`] where that cannot be made or written to.
-    pub(super) fn staging(&self) -> Result<Staging<'_>> {
-        let is_new = !Self::is_ours(&self.0);
-        std::fs::create_dir_all(&self.0).map_err(Error::io("create", &self.0))?;
-        let files = tempfile::Builder::new().prefix(HIDDEN).tempdir_in(&self.0);
-        let files = Some(files.map_err(Error::io("create a folder in", &self.0))?);
-        let staging = Staging { files, folder: self, is_new };
-        let marker = serde_json::json!({ "limbeck_version": crate::VERSION, "command": "vectors" });
-        write_json(&self.0.join(MARKER), &marker)?;
+    /// [`Error::Io`] where that cannot be made or written to; [`Error::Data`] where another run is at work.
+    pub(super) fn staging(&self) -> Result<Staging> {
+        let folder = &self.0;
+        let made_folder = !folder.exists();
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let (marker, made_marker) = (folder.join(MARKER), !Self::is_ours(folder));
+        let file = File::options().write(true).create(true).truncate(false).open(&marker);
+        let file = file.map_err(Error::io("write", &marker))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::data(folder, "another `limbeck vectors` at work in it", "one at a time"));
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", &marker)(error)),
+        }
+        let mut staging =
+            Staging { folder: folder.clone(), made_folder, made_marker, marker: file, files: None };
+        let text = serde_json::json!({ "limbeck_version": crate::VERSION, "command": "vectors" }).to_string();
+        let written = staging.marker.set_len(0).and_then(|()| staging.marker.write_all(text.as_bytes()));
+        written.map_err(Error::io("write", &marker))?;
+        let files = tempfile::Builder::new().prefix(HIDDEN).tempdir_in(folder);
+        staging.files = Some(files.map_err(Error::io("create a folder in", folder))?);
         Ok(staging)
     }
 }
 
-/// The files of a run that is under way; removed when dropped, with the folder if it was made for them.
-pub(super) struct Staging<'a> {
-    /// `None` when it is gone.
+/// The files of a run that is under way; removed when dropped, with what was made for them.
+pub(super) struct Staging {
+    folder: PathBuf,
+    made_folder: bool,
+    made_marker: bool,
+    /// Locked, so that no other run works here.
+    marker: File,
+    /// `None` before it is made and when it is gone.
     files: Option<TempDir>,
-    folder: &'a Folder,
-    is_new: bool,
 }
 
-impl Staging<'_> {
+impl Staging {
     /// A file of the run.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         debug_assert!(FILES.contains(&name), "{name} would be left behind by a later run");
@@ -109,10 +126,9 @@ impl Staging<'_> {
     /// # Errors
     /// [`Error::Io`] names the file.
     pub(super) fn commit(mut self) -> Result<()> {
-        self.is_new = false;
-        let folder = &self.folder.0;
+        (self.made_folder, self.made_marker) = (false, false);
         for name in FILES {
-            let (new, path) = (self.hidden().join(name), folder.join(name));
+            let (new, path) = (self.hidden().join(name), self.folder.join(name));
             if new.exists() {
                 std::fs::rename(&new, &path).map_err(Error::io("rename to", &path))?;
                 continue;
@@ -124,23 +140,26 @@ impl Staging<'_> {
                 _ => {}
             }
         }
-        let entries = std::fs::read_dir(folder).map_err(Error::io("list", folder))?;
+        let entries = std::fs::read_dir(&self.folder).map_err(Error::io("list", &self.folder))?;
         for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(HIDDEN) {
-                std::fs::remove_dir_all(entry.path()).map_err(Error::io("remove", entry.path()))?;
+            if entry.path().is_dir() && entry.file_name().to_string_lossy().starts_with(HIDDEN) {
+                // Whatever stays is hidden and does no harm.
+                let _ = std::fs::remove_dir_all(entry.path());
             }
         }
         Ok(())
     }
 }
 
-impl Drop for Staging<'_> {
+impl Drop for Staging {
     fn drop(&mut self) {
         drop(self.files.take());
-        if self.is_new {
-            // Another error is on its way already; a folder that holds something else stays.
-            let _ = std::fs::remove_file(self.folder.0.join(MARKER));
-            let _ = std::fs::remove_dir(&self.folder.0);
+        // Another error is on its way already; a folder that holds something else stays.
+        if self.made_marker {
+            let _ = std::fs::remove_file(self.folder.join(MARKER));
+        }
+        if self.made_folder {
+            let _ = std::fs::remove_dir(&self.folder);
         }
     }
 }
@@ -187,8 +206,13 @@ mod tests {
         let staging = folder.staging().expect("made");
         std::fs::write(staging.file(STUDENT), b"half").expect("written");
         assert!(Folder::is_ours(path), "a run that is killed here can be given again");
+        let other = Folder::check(path, &[]).and_then(|folder| folder.staging().map(drop));
+        assert!(other.expect_err("at work").to_string().contains("one at a time"));
         drop(staging);
         assert!(!path.exists());
+        std::fs::create_dir(path).expect("made by somebody else");
+        drop(Folder::check(path, &[]).expect("empty").staging().expect("made"));
+        assert_eq!(path.read_dir().expect("it stays").count(), 0);
     }
 
     #[test]

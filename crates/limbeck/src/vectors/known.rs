@@ -11,15 +11,23 @@ pub(super) struct KnownRows(HashMap<usize, RowEdit>);
 impl KnownRows {
     /// A row is trusted, and then keeps its features and gets the trusted targets, or tested on, and then is dropped. Each row of the files stands for one of the table with the same features, before all
     /// for one with the same targets: equal rows are common in tables of few values.
-    pub(super) fn of(table: &Table, trusted: Option<&Table>, test: Option<&Table>) -> Self {
+    ///
+    /// Whether targets are compared as numbers, where they are, is for the caller to say: 1.10 may be a class of its own.
+    pub(super) fn of(
+        table: &Table,
+        trusted: Option<&Table>,
+        test: Option<&Table>,
+        are_numbers: bool,
+    ) -> Self {
+        let matched = |other, taken: &HashSet<usize>| matched(table, other, taken, are_numbers);
         let mut known = HashMap::new();
-        for (row, of) in trusted.iter().flat_map(|trusted| matched(table, trusted, &HashSet::new())) {
+        for (row, of) in trusted.iter().flat_map(|trusted| matched(trusted, &HashSet::new())) {
             let (own, checked) = ((table, row), (trusted.expect("it has a row"), of));
-            let is_same = quantities(own) == quantities(checked);
+            let is_same = key(own, are_numbers) == key(checked, are_numbers);
             known.insert(row, if is_same { RowEdit::Keep } else { RowEdit::Targets(targets(checked)) });
         }
         let taken: HashSet<usize> = known.keys().copied().collect();
-        for (row, _) in test.iter().flat_map(|test| matched(table, test, &taken)) {
+        for (row, _) in test.iter().flat_map(|test| matched(test, &taken)) {
             known.insert(row, RowEdit::Drop);
         }
         Self(known)
@@ -45,10 +53,13 @@ fn targets((table, row): (&Table, usize)) -> Vec<String> {
     (0..table.targets().len()).map(|place| table.target(row, place)).collect()
 }
 
-/// The same with one text for each number: 1.5 and 1.50 are one quantity.
-fn quantities(at: (&Table, usize)) -> Vec<String> {
-    let quantity = |text: String| text.parse::<f64>().map_or(text, |number| format!("{number:?}"));
-    targets(at).into_iter().map(quantity).collect()
+/// The same to be compared: as numbers, 1.5 and 1.50 are one.
+fn key(at: (&Table, usize), are_numbers: bool) -> Vec<String> {
+    let one_form = |text: String| match text.parse::<f64>() {
+        Ok(number) if are_numbers => format!("{number:?}"),
+        _ => text,
+    };
+    targets(at).into_iter().map(one_form).collect()
 }
 
 fn features((table, row): (&Table, usize)) -> Vec<u64> {
@@ -57,10 +68,10 @@ fn features((table, row): (&Table, usize)) -> Vec<u64> {
 }
 
 /// Pairs of a row of `table`, but for those `taken`, and the row of `other` that is the same.
-fn matched(table: &Table, other: &Table, taken: &HashSet<usize>) -> Vec<(usize, usize)> {
+fn matched(table: &Table, other: &Table, taken: &HashSet<usize>, are_numbers: bool) -> Vec<(usize, usize)> {
     let mut pairs: Vec<(usize, usize)> = Vec::new();
     for minds_targets in [true, false] {
-        let key = |at: (&Table, usize)| (features(at), minds_targets.then(|| quantities(at)));
+        let key = |at: (&Table, usize)| (features(at), minds_targets.then(|| key(at, are_numbers)));
         let used: HashSet<usize> = pairs.iter().map(|&(_, of)| of).collect();
         let mut left: HashMap<_, Vec<usize>> = HashMap::new();
         for of in (0..other.rows()).rev().filter(|of| !used.contains(of)) {
@@ -95,7 +106,7 @@ mod tests {
         // One of two equal rows; one whose target was put right; one with another in its place; one that is not there.
         let trusted = table(folder.path(), "trusted.csv", &["2,b", "3.0,b", "9,a"]);
         let test = table(folder.path(), "test.csv", &["-0,b", "3,a", "2,a"]);
-        let known = KnownRows::of(&data, Some(&trusted), Some(&test));
+        let known = KnownRows::of(&data, Some(&trusted), Some(&test), true);
         let expected = [
             (1, RowEdit::Drop),
             (2, RowEdit::Keep),
@@ -104,10 +115,12 @@ mod tests {
         ];
         assert_eq!(known, KnownRows(expected.into_iter().collect()));
         assert_eq!((known.others(7), known.count()), (vec![0, 3, 6], 4));
-        assert_eq!(KnownRows::of(&data, None, None).others(7).len(), 7);
+        assert_eq!(KnownRows::of(&data, None, None, true).others(7).len(), 7);
         let data = table(folder.path(), "quantities.csv", &["1,0.3", "1,1.50"]);
         let trusted = table(folder.path(), "checked.csv", &["1,1.5"]);
-        let known = KnownRows::of(&data, Some(&trusted), None);
-        assert_eq!(known, KnownRows([(1, RowEdit::Keep)].into_iter().collect()));
+        let known = |are_numbers| KnownRows::of(&data, Some(&trusted), None, are_numbers);
+        assert_eq!(known(true), KnownRows([(1, RowEdit::Keep)].into_iter().collect()));
+        let relabelled = RowEdit::Targets(vec!["1.5".to_owned()]);
+        assert_eq!(known(false), KnownRows([(0, relabelled)].into_iter().collect()));
     }
 }

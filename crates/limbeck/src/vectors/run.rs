@@ -6,7 +6,7 @@ use burn::tensor::Device;
 
 use super::audit::{Judgement, audit};
 use super::autoencoder::TrainedVectorAutoencoder;
-use super::config::{VectorConfig, VectorMethod, VectorPoisonKind};
+use super::config::{TaskChoice, VectorConfig, VectorMethod, VectorPoisonKind};
 use super::denoise::train_vector_autoencoder;
 use super::distil::{Distilled, distil};
 use super::doubt::{VectorNull, half_widths};
@@ -52,7 +52,7 @@ struct Parts {
 /// Same config, same bytes.
 ///
 /// # Errors
-/// Refuses settings out of range, tables that cannot be meant (see [`Table`]), and folders that hold something else; on any error the folder is as it was.
+/// Refuses settings out of range, tables that cannot be meant (see [`Table`]), and folders that hold something else; on any error what lies in the folder is as it was.
 pub fn run_vectors(
     config: &VectorConfig,
     out: &Path,
@@ -136,7 +136,8 @@ impl VectorRun<'_> {
     /// The split is drawn before the attacker comes, and knows no values.
     fn execute(&self, tables: &Tables) -> Result<Done> {
         let apart = Apart { trusted: tables.trusted.as_ref().map(Table::rows), test: tables.test.is_some() };
-        let known = KnownRows::of(&tables.data, tables.trusted.as_ref(), tables.test.as_ref());
+        let are_numbers = self.config.data.task != TaskChoice::Classification;
+        let known = KnownRows::of(&tables.data, tables.trusted.as_ref(), tables.test.as_ref(), are_numbers);
         let candidates = known.others(tables.data.rows());
         let split = Split::draw(candidates, apart, &self.config.data.split, self.seed.child("split"))?;
         let clean = self.parts(tables, &tables.data, &split)?;
@@ -404,7 +405,7 @@ fn intervals(student: &TrainedMlp, parts: &Parts, miss: f64) -> Result<Option<Ve
 }
 
 impl Done {
-    fn write(&self, folder: &Staging<'_>, config: &VectorConfig, tables: &Tables) -> Result<()> {
+    fn write(&self, folder: &Staging, config: &VectorConfig, tables: &Tables) -> Result<()> {
         let text = |name: &str, text: &str| {
             let path = folder.file(name);
             write_atomically(&path, |out| out.write_all(text.as_bytes()).map_err(Error::io("write", &path)))

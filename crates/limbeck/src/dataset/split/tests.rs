@@ -115,6 +115,31 @@ fn another_seed_of_a_run_trusts_other_images_of_the_same_sides() {
     assert_eq!(one.test, other.test);
     assert_eq!(groups_in(&set, &one.calibration), groups_in(&set, &other.calibration));
     assert_eq!(groups_in(&set, &one.train), groups_in(&set, &other.train));
+    for split in [&one, &other] {
+        let of_calibration = groups_in(&set, &split.calibration);
+        let expected: Vec<usize> = split
+            .trusted
+            .iter()
+            .copied()
+            .filter(|&index| {
+                set.samples()[index].group.as_deref().is_some_and(|group| of_calibration.contains(group))
+            })
+            .collect();
+        assert_eq!(split.trusted_for_calibration, expected);
+        assert!(!expected.is_empty());
+    }
+}
+
+/// Presets hold out different shares: a model of one is tested under another.
+#[test]
+fn what_is_tested_on_does_not_hang_on_what_is_held_out() {
+    let set = grouped(&[vec![10; 20], vec![1; 60]]);
+    let draw = |calibration| {
+        let config = SplitConfig { calibration, ..SplitConfig::default() };
+        Split::draw(&set, &config, TestPart::Drawn, 1).expect("valid")
+    };
+    assert!(draw(0.15).calibration.len() > draw(0.05).calibration.len());
+    assert_eq!(draw(0.15).test, draw(0.05).test);
 }
 
 #[test]
