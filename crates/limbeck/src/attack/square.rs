@@ -21,7 +21,7 @@ const FIRST_SHARE: f64 = 0.8;
 /// Queries, of 10,000, after which the share is halved (section 3, algorithm 1's schedule).
 const HALVINGS: [usize; 9] = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000];
 
-/// What [`HALVINGS`] are counted in.
+/// What the queries after which squares become smaller are counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SquareSchedule {
     /// In 10,000 parts of the search, so that a search of any length ends with the smallest squares: Square by itself.
