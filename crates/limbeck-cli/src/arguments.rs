@@ -252,10 +252,10 @@ pub(crate) struct PoisonArguments {
     /// What is done to them (poison.plan.kind)
     #[arg(long, value_parser = poison_parser())]
     pub(crate) kind: Option<PoisonKind>,
-    /// Class index that a backdoor's trigger stands for (poison.plan.target)
+    /// Class index that a backdoor's trigger stands for, of bad-nets, blended and label-consistent (poison.plan.target)
     #[arg(long, value_name = "CLASS")]
     pub(crate) target: Option<u32>,
-    /// Radius of the perturbation in pixel units; 8/255 = 0.0314 (poison.plan.attack.eps)
+    /// Radius of the perturbation in pixel units, of adversarial, tap and label-consistent; 8/255 = 0.0314 (poison.plan.attack.eps)
     #[arg(long, value_name = "E")]
     pub(crate) eps: Option<f64>,
     /// How images are perturbed (poison.plan.attack.kind)
@@ -264,7 +264,7 @@ pub(crate) struct PoisonArguments {
     /// How the radius is measured (poison.plan.attack.norm)
     #[arg(long, value_parser = norm_parser())]
     pub(crate) norm: Option<Norm>,
-    /// Whether a poisoned image keeps its label (poison.plan.label)
+    /// Whether a poisoned image keeps its label, of adversarial (poison.plan.label)
     #[arg(long, value_parser = label_parser())]
     pub(crate) label: Option<LabelPolicy>,
     /// Classifier to craft the images on [default: one that is trained for it on the same set]
@@ -503,7 +503,7 @@ pub(crate) struct Data {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Settings")]
 pub(crate) struct Settings {
-    /// Complete settings to start from [default: sample for the embedded sample, else audit]
+    /// Complete settings to start from [default: sample for the embedded sample, else audit, for `poison` gtsrb]
     #[arg(long, value_parser = preset_parser())]
     pub(crate) preset: Option<Preset>,
     /// TOML file over the preset; see `limbeck config init`
@@ -513,7 +513,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Images known to be clean and rightly labelled, like DATA; without it, a random twentieth of DATA is taken to be so
-    #[arg(long, value_name = "DATA", value_hint = ValueHint::AnyPath)]
+    #[arg(long, value_name = "DATA", value_hint = ValueHint::AnyPath, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) trusted: Option<String>,
     /// Trust no image: audited ones that networks which never learnt from them find usual stand in; the same as
     /// --set knowledge.setting=untrusted
@@ -600,6 +600,7 @@ impl Settings {
                 config.data.trusted.clone_from(trusted);
             }
             config.seed = self.seed.unwrap_or(config.seed);
+            config.check()?;
             Ok(config)
         };
         if let Some(preset) = self.preset {

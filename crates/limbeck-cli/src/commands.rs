@@ -13,6 +13,7 @@ use limbeck::artefact::{read_json, write_atomically};
 use limbeck::evaluate::over_seeds;
 use limbeck::evaluate::results::Evaluation;
 use limbeck::pipeline::{self, ByHand, Goal, MeasuredOn, Outcome, Preset, Run, RunConfig, Student};
+use limbeck::poison::{PoisonConfig, PoisonKind};
 use limbeck::speed;
 use limbeck::tune::{Space, TuneConfig, tune as search};
 use limbeck::vectors::{VectorStudent, run_vectors};
@@ -21,7 +22,7 @@ use serde_json::json;
 use crate::arguments::{
     Arguments, AuditArguments, Command, ConfigCommand, ConfigSource, DistilArguments, EvaluateArguments, Job,
     PEAK, PoisonArguments, PredictArguments, PurifyArguments, ReportArguments, RunArguments, SeedsArguments,
-    Session, Settings, SpeedArguments, TrainArguments, TuneArguments, VectorsArguments,
+    Session, Settings, SpeedArguments, TrainArguments, TuneArguments, VectorsArguments, shell_word,
 };
 use crate::commented::commented_toml;
 use crate::exit::Exit;
@@ -100,7 +101,7 @@ fn distil(arguments: &DistilArguments) -> anyhow::Result<()> {
             let mut lines: Vec<_> = files
                 .map(|(part, file)| format!("{}: {}\n", part.replace('_', " "), file.display()))
                 .collect();
-            lines.push(format!("ask it: limbeck predict {} IMAGE...\n", out.display()));
+            lines.push(format!("ask it: limbeck predict {} IMAGE...\n", shell_word(&out.to_string_lossy())));
             lines.concat()
         }
     })
@@ -120,16 +121,16 @@ fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
             )
             .into());
         }
-        let Settings { preset, config, trusted, untrusted, .. } = settings;
-        if data.is_some() || preset.is_some() || config.is_some() || trusted.is_some() || *untrusted {
+        let Settings { preset, config, trusted, untrusted, seed, .. } = settings;
+        let given = data.is_some() || preset.is_some() || config.is_some() || trusted.is_some();
+        if given || *untrusted || seed.is_some() {
             return Err(usage(
-                "a run directory has its own DATA, --trusted, --untrusted, --preset and --config; --set changes a key of it",
+                "a run directory has its own DATA, --trusted, --untrusted, --preset, --config and --seed; --set changes a key of it",
             )
             .into());
         }
         let file = config_of(target)?;
         let mut config = RunConfig::resolve_within(Preset::Audit, Some(&file), *budget, &settings.set)?;
-        config.seed = settings.seed.unwrap_or(config.seed);
         config.evaluate.ablation |= ablation;
         config.evaluate.controls |= ablation;
         let outcome = in_run(target, config, session, |run| run.execute(Goal::Evaluate))?;
@@ -192,6 +193,23 @@ fn poison(arguments: &PoisonArguments) -> anyhow::Result<()> {
     } = arguments;
     let mut config = settings.resolve(Some(&data.data), Preset::Gtsrb)?;
     let plan = &mut config.poison.plan;
+    let of_kind = PoisonConfig { kind: kind.unwrap_or(plan.kind), ..*plan };
+    let perturbs = of_kind.is_gradient_attack();
+    let idle = [
+        ("--eps", eps.is_some() && !perturbs),
+        ("--attack", attack.is_some() && !perturbs),
+        ("--norm", norm.is_some() && !perturbs),
+        ("--model", model.is_some() && !perturbs),
+        ("--label", label.is_some() && of_kind.kind != PoisonKind::Adversarial),
+        ("--target", target.is_some() && !of_kind.has_target()),
+    ];
+    if let Some((option, _)) = idle.iter().find(|(_, is_idle)| *is_idle) {
+        return Err(usage(
+            "poison",
+            &format!("{option} changes nothing about the poison {}", of_kind.label()),
+        )
+        .into());
+    }
     plan.fraction = fraction.unwrap_or(plan.fraction);
     plan.kind = kind.unwrap_or(plan.kind);
     plan.target = target.unwrap_or(plan.target);
@@ -206,10 +224,10 @@ fn poison(arguments: &PoisonArguments) -> anyhow::Result<()> {
         true => output::json(&copy)?,
         false => {
             let trusted = copy.trusted.as_ref().map_or(String::new(), |trusted| {
-                let trusted = trusted.display();
+                let [set, word] = [&copy.set, trusted].map(|path| shell_word(&path.to_string_lossy()));
                 format!(
-                    "trusted: {trusted}\naudit it: limbeck audit {} --trusted {trusted} --out RUN\n",
-                    copy.set.display()
+                    "trusted: {}\naudit it: limbeck audit {set} --trusted {word} --out RUN\n",
+                    trusted.display()
                 )
             });
             format!(

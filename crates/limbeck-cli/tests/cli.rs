@@ -93,10 +93,12 @@ impl Workshop {
     }
 }
 
+/// What lies in a folder, but for the empty file that keeps a second run out of it.
 fn names_in(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| name != ".lock");
     names.sort();
     names
 }
@@ -369,6 +371,38 @@ fn a_poisoned_share_beyond_all_images_is_refused_by_its_key() {
     let refused = workshop.limbeck(&["poison", "set", "--out", "copy", "--fraction", "2"]);
     refused.is_refused(1, &["`poison.plan.fraction`", "found 2", "expected a share in [0, 1]"]);
     assert!(!workshop.path("copy").exists());
+}
+
+#[test]
+fn an_option_that_changes_nothing_about_the_poison_is_a_usage_error() {
+    let workshop = Workshop::new();
+    workshop.set(&["cat", "dog"]);
+    let idle = [
+        ("label-flip", "--eps", "0.5"),
+        ("bad-nets", "--attack", "pgd"),
+        ("paired-flip", "--target", "1"),
+        ("bad-nets", "--label", "kept"),
+    ];
+    for (kind, option, value) in idle {
+        let refused = workshop.limbeck(&["poison", "set", "--out", "copy", "--kind", kind, option, value]);
+        refused.is_refused(2, &[option, "changes nothing", kind.split('-').next().expect("a word")]);
+    }
+    assert!(!workshop.path("copy").exists());
+}
+
+#[test]
+fn settings_that_contradict_one_another_are_refused_wherever_they_stand() {
+    let workshop = Workshop::new();
+    let show = |more: &[&str]| workshop.limbeck(&[&["config", "show"], more].concat());
+    show(&["--trusted", ""]).is_refused(2, &["--trusted"]);
+    show(&["--data", "photos", "--trusted", "x", "--set", "knowledge.setting=untrusted"])
+        .is_refused(1, &["`knowledge.setting`", "untrusted"]);
+    show(&["--set", "distill.method=extended", "--set", "classifier.network.dropout=0"])
+        .is_refused(1, &["`classifier.network.dropout`", "found 0", "doubts"]);
+    fs::create_dir(workshop.path("run")).expect("writable");
+    workshop
+        .limbeck(&["evaluate", "run", "--seed", "3"])
+        .is_refused(2, &["--seed", "a run directory has its own"]);
 }
 
 #[test]

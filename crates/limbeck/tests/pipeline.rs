@@ -345,6 +345,10 @@ fn every_way_of_distilling_makes_its_own_student_and_the_first_comes_back_to_the
         assert!(!students[..index].contains(bytes), "student {index} is an earlier one");
     }
     assert!(student(TABLE[0].name, "none") == students[0], "the first method makes another student now");
+    // A run with an audit would put its own student in the place of this one.
+    let error = run(folder.path(), &Silent).expect_err("distilled as it is").to_string();
+    assert!(error.contains("--as-is") && error.contains("limbeck evaluate"), "{error}");
+    assert!(std::fs::read(folder.path().join("student.safetensors")).expect("a student") == students[0]);
 }
 
 #[test]

@@ -112,6 +112,11 @@ fn outcome(outcome: Outcome) -> String {
         Outcome::Fail => (style::BAD, "FAIL"),
         Outcome::NotRun => (style::OPEN, "NOT RUN"),
     };
+    in_words(style, word)
+}
+
+/// A word in colour, as wide as the widest outcome.
+fn in_words(style: anstyle::Style, word: &str) -> String {
     format!("{style}{word:<8}{style:#}")
 }
 

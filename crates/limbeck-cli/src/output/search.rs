@@ -5,6 +5,7 @@ use std::path::Path;
 use limbeck::tune::results::SearchResults;
 
 use super::table::Table;
+use crate::arguments::shell_word;
 
 /// How the trials ended, the values of the best one, and where the files are.
 pub(crate) fn search(results: &SearchResults, out: &Path) -> String {
@@ -26,8 +27,9 @@ pub(crate) fn search(results: &SearchResults, out: &Path) -> String {
         table.row([searched.key.clone(), value.as_ref().map_or("–".to_owned(), ToString::to_string)]);
     }
     let settings = out.join("best.toml");
+    let word = shell_word(&settings.to_string_lossy());
     let settings = settings.display();
-    format!("{trials}\n{table}\nsettings: {settings}\nuse them: limbeck run --config {settings}\n{page}")
+    format!("{trials}\n{table}\nsettings: {settings}\nuse them: limbeck run --config {word}\n{page}")
 }
 
 /// With enough digits to tell good trials apart.

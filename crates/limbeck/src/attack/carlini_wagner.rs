@@ -155,14 +155,14 @@ impl Shortest {
     }
 }
 
-/// c · max(z_y − max_{j≠y} z_j, −κ) and its gradient.
+/// c · max(z_y − max_{j≠y} z_j + κ, 0) and its gradient: never negative, so that it can be seen to fall no more.
 fn hinge(logits: &[f32], class: usize, confidence: f64, c: f64, gradient: &mut [f64]) -> f64 {
     let (lead, rival) = margin(logits, class);
     if lead > -confidence {
         gradient[class] = c;
         gradient[rival] = -c;
     }
-    c * lead.max(-confidence)
+    c * (lead + confidence).max(0.0)
 }
 
 /// Adam (Kingma & Ba 2015) on w, with its published constants.
@@ -219,7 +219,7 @@ mod tests {
             }
         }
         let mut beyond = [0.0; 3];
-        assert_eq!(hinge(&[5.0, 1.0, 0.0], 1, 2.0, 3.0, &mut beyond), -6.0);
+        assert_eq!(hinge(&[5.0, 1.0, 0.0], 1, 2.0, 3.0, &mut beyond), 0.0);
         assert_eq!(beyond, [0.0; 3]);
     }
 

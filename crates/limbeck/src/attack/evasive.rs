@@ -1,7 +1,7 @@
 //! Attacks that must pass a detector: projected gradient ascent on what is gained, less how much more suspicious than allowed an image looks.
 //!
 //! The joint objective of Carlini & Wagner (2017, "Adversarial Examples Are Not Easily Detected", section 2.4), with the detector's loss cut at what it lets
-//! pass, so that only images that it would flag pay for it (as the selective steps of Bryniarski 2021 do). Each gradient is that of the 8-bit image that would
+//! pass, so that only images that it would flag pay for it, and the gain at what is enough (both as in the selective steps of Bryniarski 2021, section 3.1). Each gradient is that of the 8-bit image that would
 //! be stored, so what is kept stands as it was measured.
 
 use burn::tensor::{Device, Tensor};
@@ -63,6 +63,8 @@ pub struct Evasive<'a> {
     pub steps: usize,
     /// Nats of suspicion that a nat of payload is worth.
     pub weight: f64,
+    /// Probability of what is wanted, another answer or a certain one, that is enough: from there on an image only becomes less suspicious. 1 = never.
+    pub confidence: f64,
 }
 
 /// How an image stands.
@@ -97,6 +99,13 @@ impl Model for Joint<'_> {
 
     fn device(&self) -> Device {
         self.network.device()
+    }
+}
+
+impl<'a> Evasive<'a> {
+    /// Whoever must fool the network and pass, and gains nothing by fooling it further.
+    pub fn fooling(guards: Vec<Guard<'a>>, step: f64, steps: usize) -> Self {
+        Self { guards, step, steps, weight: 0.2, confidence: 0.99 }
     }
 }
 
@@ -138,7 +147,12 @@ impl Evasive<'_> {
     /// How one image stands, from the joint logits; `slopes` becomes the gradient of weight · payload − excess.
     fn standing(&self, logits: &[f32], aim: Aim, slopes: &mut [f64]) -> Standing {
         let classes = self.classes(logits.len());
-        let payload = payload(aim.payload, &logits[..classes], &mut slopes[..classes]);
+        let mut payload = payload(aim.payload, &logits[..classes], &mut slopes[..classes]);
+        let enough = aim.payload.at(self.confidence, classes);
+        if payload >= enough {
+            slopes[..classes].fill(0.0);
+            payload = enough;
+        }
         slopes[..classes].iter_mut().for_each(|slope| *slope *= self.weight);
         let (mut start, mut excess) = (classes, 0.0);
         for guard in &self.guards {
@@ -170,6 +184,18 @@ fn better(
     }
     rows.iter().for_each(|&row| best[row] = found[row]);
     (replace(images, &rows, select(others, &rows)), best)
+}
+
+impl Payload {
+    /// What it is where what is wanted has this probability and, of `classes`, is the answer.
+    fn at(self, confidence: f64, classes: usize) -> f64 {
+        match self {
+            Self::None => f64::INFINITY,
+            // The answer has at least the mean probability.
+            Self::Away(_) => -(1.0 - confidence).min(1.0 / classes as f64).ln(),
+            Self::Towards(_) => confidence.ln(),
+        }
+    }
 }
 
 fn payload(payload: Payload, logits: &[f32], slopes: &mut [f64]) -> f64 {
@@ -263,7 +289,7 @@ mod tests {
 
     fn evasive<'a>(head: &'a LinearHead, limit: f64) -> Evasive<'a> {
         let guards = vec![Guard { model: head, score: GuardScore::Logit, limit }];
-        Evasive { guards, step: 1.0 / 255.0, steps: 30, weight: 1.0 }
+        Evasive { guards, step: 1.0 / 255.0, steps: 30, weight: 1.0, confidence: 1.0 }
     }
 
     /// On 8-bit levels between 100 and 150.
@@ -320,6 +346,29 @@ mod tests {
         let mut slopes = [0.0; 3];
         assert_eq!(guard.excess(&[1.0, 0.0, 1.25], 0, &mut slopes), 0.0);
         assert_eq!(slopes, [0.0; 3], "what passes is left alone");
+    }
+
+    #[test]
+    fn where_the_network_is_fooled_enough_suspicion_alone_is_minded() {
+        let head = LinearHead(Tensor::ones([1, 3, 2, 2], &Device::flex()));
+        let evasive = Evasive { confidence: 0.9, ..evasive(&head, 1.0) };
+        let standing = |rival: f32, payload| {
+            let mut slopes = [0.0; 3];
+            // Two logits of the network, one of the head.
+            (evasive.standing(&[0.0, rival, 3.0], Aim { label: 0, payload }, &mut slopes), slopes)
+        };
+        // softmax of the other class: 0.88, then 0.95.
+        let (short, slopes) = standing(2.0, Payload::Away(0));
+        assert!(
+            short.payload < -0.1_f64.ln() && slopes[1] > 0.0 && slopes[2] == -1.0,
+            "{short:?} {slopes:?}"
+        );
+        for payload in [Payload::Away(0), Payload::Towards(1)] {
+            let (fooled, slopes) = standing(3.0, payload);
+            assert_eq!(slopes, [0.0, 0.0, -1.0], "{payload:?}");
+            assert_eq!(fooled.excess, 2.0);
+            assert_eq!(fooled, standing(9.0, payload).0, "{payload:?}: more is worth no more");
+        }
     }
 
     #[test]

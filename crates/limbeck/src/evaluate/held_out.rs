@@ -11,7 +11,6 @@ use crate::damage::HonestDamage;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::network::{DetectionHead, Model, ReconstructionError, TrainedAutoencoder, TrainedClassifier};
-use crate::poison::Evasion;
 use crate::progress::Progress;
 use crate::purify::{CalibrationScores, Rule, ScoreKind, Scorer, Threshold};
 use crate::rng::Seed;
@@ -24,10 +23,11 @@ pub struct HeldOutConfig {
     pub images: usize,
     /// Attacks, each crafted on the attacker's own network with the label kept, stored in 8 bits.
     pub attacks: Vec<AttackConfig>,
-    /// Attacks of one who holds the autoencoder's weights and keeps its detection head and its reconstruction error quiet: `i-fgsm` in an L-infinity ball.
+    /// Attacks of one who holds the detector's weights and keeps quiet what it decides by: detection head, reconstruction error and label model where the mixture
+    /// decides, one of them where that does; there is none against another score. `i-fgsm` in an L-infinity ball, from whose result it starts.
     #[serde(default)]
     pub knowing: Vec<AttackConfig>,
-    /// Images that these attack, for they cost much, the first of those that are used; 0 = all.
+    /// Images that these attack, for they cost much, spread evenly over those that are used; 0 = all.
     #[serde(default)]
     pub knowing_images: usize,
     /// Honest damage, which is not to be flagged.
@@ -213,8 +213,8 @@ const QUIET: [f64; 2] = [80.0, 95.0];
 
 /// Scores held-out images clean, attacked on `unseen`, and honestly damaged; `None` for fewer than two images.
 ///
-/// Attacks that the attacker's network has too few classes for are left out. Nothing is fitted here: `thresholds`, in the order of the table of scores, come frozen. Whoever knows `detector` crafts on both networks at once, keeps
-/// log-odds and reconstruction error where those of trusted images are, and keeps what is not flagged.
+/// Attacks that the attacker's network has too few classes for are left out. Nothing is fitted here: `thresholds`, in the order of the table of scores, come frozen. Whoever knows the detector crafts on all networks at once, keeps
+/// what it decides by where that of trusted images is, and keeps what is not flagged.
 #[expect(
     clippy::too_many_arguments,
     reason = "each is a different kind of thing; a bundle would only rename them"
@@ -247,19 +247,18 @@ pub fn held_out(
         attacks.push(frozen.attacked(test, attack.label(), false, crafted, progress)?);
     }
     let (head, error) = (DetectionHead(detector), ReconstructionError(detector));
-    let most = if config.knowing_images == 0 { test.len() } else { config.knowing_images.min(test.len()) };
-    let (few, some) = (test.subset(&indices[..most]), &indices[..most]);
-    for attack in &config.knowing {
+    let few = super::robustness::evenly_spaced(test, config.knowing_images);
+    let (guarded, some) = (Guarded::of(decisive, &head, &error, scorer), &indices[..few.len()]);
+    // No attack here minds another score.
+    let knowing = if guarded.is_empty() { &[][..] } else { &config.knowing[..] };
+    for attack in knowing {
         let label = format!("{}, knowing the detector", attack.label());
         progress.task(&format!("{label}, on held-out images"), "images");
-        let ((step, steps), Evasion { weight, .. }) = (attack.walk(), Evasion::default());
+        let (step, steps) = attack.walk();
         let mut best: Option<Tried> = None;
         for percentile in QUIET {
-            let guards = vec![
-                quieted(&head, scorer.trusted(ScoreKind::Head).to_vec(), percentile)?,
-                quieted(&error, ReconstructionError::logarithms(scorer.trusted(ScoreKind::Mse)), percentile)?,
-            ];
-            let evasive = Evasive { guards, step, steps, weight };
+            let guards = guarded.iter().map(|part| part.quieted(percentile)).collect::<Result<_>>()?;
+            let evasive = Evasive::fooling(guards, step, steps);
             let (labels, threat) = (few.labels(some), attack.threat());
             let crafted = craft_towards(&few, some, &labels, &evasive, threat, unseen, &device, progress)?;
             let tried = frozen.tried(&few, crafted, progress)?;
@@ -299,9 +298,44 @@ fn mean_length(before: &Dataset, after: &Dataset) -> Result<f64> {
     Ok(lengths.sum::<Result<f64>>()? / before.len() as f64)
 }
 
-/// A guard that is to find an image no more suspicious than this percentile of the trusted ones, of these scores.
-fn quieted(model: &dyn Model, trusted: Vec<f64>, percentile: f64) -> Result<Guard<'_>> {
-    let rule = Rule::Percentile { percentile, margin: 0.0 };
-    let limit = Threshold::infer(&CalibrationScores::new(trusted)?, rule)?.value();
-    Ok(Guard { model, score: GuardScore::Logit, limit })
+/// What a score that decides is made of, as far as an attack can mind it.
+struct Guarded<'a> {
+    model: &'a dyn Model,
+    score: GuardScore,
+    /// What the trusted images have.
+    trusted: Vec<f64>,
+}
+
+impl<'a> Guarded<'a> {
+    /// The parts of the score that decides; none of one that is not made of detection head, reconstruction error and label model.
+    fn of(
+        decisive: ScoreKind,
+        head: &'a DetectionHead<'a>,
+        error: &'a ReconstructionError<'a>,
+        scorer: &'a Scorer<'_>,
+    ) -> Vec<Self> {
+        let trusted = |kind| scorer.trusted(kind).to_vec();
+        let logit = |model, trusted| Self { model, score: GuardScore::Logit, trusted };
+        let head = || logit(head as &dyn Model, trusted(ScoreKind::Head));
+        let error = || logit(error, ReconstructionError::logarithms(scorer.trusted(ScoreKind::Mse)));
+        let label = scorer.label_model().map(|model| Self {
+            model,
+            score: GuardScore::WrongLabel,
+            trusted: trusted(ScoreKind::Label),
+        });
+        match decisive {
+            ScoreKind::Mixture => [head(), error()].into_iter().chain(label).collect(),
+            ScoreKind::Head => vec![head()],
+            ScoreKind::Mse => vec![error()],
+            ScoreKind::Label => label.into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// A guard that is to find an image no more suspicious than this percentile of the trusted ones.
+    fn quieted(&self, percentile: f64) -> Result<Guard<'a>> {
+        let rule = Rule::Percentile { percentile, margin: 0.0 };
+        let limit = Threshold::infer(&CalibrationScores::new(self.trusted.clone())?, rule)?.value();
+        Ok(Guard { model: self.model, score: self.score, limit })
+    }
 }

@@ -16,7 +16,6 @@ use crate::error::{Error, Result};
 use crate::network::{
     AmongClasses, DetectionHead, Model, OutlierLead, ReconstructionError, TrainedClassifier,
 };
-use crate::poison::Evasion;
 use crate::progress::Progress;
 use crate::rng::Seed;
 use crate::tensors::{argmax, values};
@@ -127,7 +126,7 @@ impl Attacker<'_> {
         let past = |guards: Vec<(&dyn Model, f64)>, start, payload: &dyn Fn(usize) -> Payload| {
             let aim = |row: usize| Aim { label: labels[row], payload: payload(row) };
             let aims: Vec<Aim> = (0..labels.len()).map(aim).collect();
-            let evasive = Evasive { guards: guarded(guards), step, steps, weight: Evasion::default().weight };
+            let evasive = Evasive::fooling(guarded(guards), step, steps);
             evasive.steps_from(start, &classes, &aims, |moved| ball.project(images, moved))
         };
         if let Wish::Seek = self.wish {
@@ -146,7 +145,7 @@ impl Attacker<'_> {
             return Ok(found);
         }
         let inside = || self.conditions().into_iter().map(|(model, limit)| (model, limit - MARGIN)).collect();
-        let evasive = Evasive { guards: guarded(inside()), step, steps, weight: Evasion::default().weight };
+        let evasive = Evasive::fooling(guarded(inside()), step, steps);
         // The start is an image that is answered wrongly: from one that is not, the way to one that is and passes is seldom found.
         let away = evasive.propose(&classes, ball, images.clone(), labels)?;
         let rivals = self.rivals(images, labels)?;

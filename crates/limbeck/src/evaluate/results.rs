@@ -594,7 +594,7 @@ pub enum Outcome {
     Pass,
     /// The claim does not hold.
     Fail,
-    /// Could not be checked here; the detail says why.
+    /// Not known: a check that could not be made here, whose detail says why, or a claim that what was tried neither bears out nor refutes.
     NotRun,
 }
 

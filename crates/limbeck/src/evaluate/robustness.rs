@@ -7,7 +7,7 @@ use rand::seq::index::sample;
 use super::knowing_rule::{KnowingRuleConfig, knowing_rule};
 use super::results::{AbstentionRow, AbstentionSummary, Rate, UncertaintyRow};
 use super::risk_coverage::risk_coverage;
-use super::worst_case::{Attempt, Origin};
+use super::worst_case::Attempt;
 use crate::attack::{AttackConfig, Batches, craft};
 use crate::damage::HonestDamage;
 use crate::dataset::Dataset;
@@ -178,9 +178,9 @@ pub fn abstention(
     let truth: Vec<u32> = test.samples().iter().map(|sample| sample.label).collect();
     let mut outcomes = vec![outcome_row("clean", &answers, &truth)];
     let labels: Vec<u32> = attacked.samples().iter().map(|sample| sample.label).collect();
-    outcomes.extend(attempts.iter().filter(|attempt| attempt.origin == Origin::Itself).filter_map(
-        |attempt| Some(outcome_row(&attempt.label(), attempt.outcomes.answers.as_ref()?, &labels)),
-    ));
+    outcomes.extend(attempts.iter().filter(|attempt| attempt.origin.is_white_box()).filter_map(|attempt| {
+        Some(outcome_row(&attempt.label(), attempt.outcomes.answers.as_ref()?, &labels))
+    }));
     outcomes.extend(knowing_rule(abstaining, test, config, seed, progress)?);
     let damaged = |damage: &HonestDamage| {
         progress.task(&format!("answers to images with {}", damage.label()), "images");

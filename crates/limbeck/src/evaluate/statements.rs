@@ -77,19 +77,23 @@ fn found(results: &Evaluation) -> Option<Statement> {
     )
 }
 
-/// What is left of the detector against one who holds its weights.
+/// What is left of the detector against one who holds its weights; an attack that fails proves nothing for it.
 fn known(results: &Evaluation) -> Option<Statement> {
     const MOST: f64 = 0.1;
-    let attacks = results.held_out.as_ref()?.attacks.iter().filter(|row| row.knows_detector);
+    let held_out = results.held_out.as_ref()?;
+    let attacks = held_out.attacks.iter().filter(|row| row.knows_detector);
     let worst = attacks.max_by(|a, b| share(a.evaded).total_cmp(&share(b.evaded)))?;
-    say(
-        share(worst.evaded) <= MOST,
-        format!(
-            "Of images attacked by {}, {} fool the attacker's own network and are not flagged.",
-            worst.attack,
-            percent(share(worst.evaded))
-        ),
-    )
+    // What the network misreads by itself is no success of an attack.
+    let misread = share(held_out.fooled_by_clean);
+    let got_past = share(worst.evaded) > MOST + misread;
+    let text = format!(
+        "Of images attacked by {}, {} fool the attacker's own network, which misreads {} by itself, and are not flagged{}.",
+        worst.attack,
+        percent(share(worst.evaded)),
+        percent(misread),
+        if got_past { "" } else { "; a better attack may get past the detector more often" }
+    );
+    Some(Statement { outcome: if got_past { Outcome::Fail } else { Outcome::NotRun }, text })
 }
 
 /// A detector that flags honest damage sees noise, not intent.
@@ -211,4 +215,24 @@ fn silent(results: &Evaluation) -> Option<Statement> {
     });
     let good = worst.is_none_or(|row| share(row) <= 0.05) && null <= 0.05;
     say(good, format!("The student answers null to {} of the clean test images.{tail}", percent(null)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attack_that_knows_the_detector_and_fails_proves_nothing_for_it() {
+        let mut results = crate::report::sample::evaluation();
+        let mut told = |successes| {
+            let attacks = &mut results.held_out.as_mut().expect("measured").attacks;
+            let knowing = attacks.iter_mut().filter(|row| row.knows_detector);
+            knowing.for_each(|row| row.evaded = Rate { successes, trials: 64 });
+            known(&results).expect("there was such an attack")
+        };
+        let (failed, won) = (told(5), told(40));
+        assert_eq!((failed.outcome, won.outcome), (Outcome::NotRun, Outcome::Fail));
+        assert!(failed.text.contains("7.8 %") && failed.text.contains("a better attack"), "{}", failed.text);
+        assert!(won.text.contains("62.5 % fool") && won.text.ends_with("are not flagged."), "{}", won.text);
+    }
 }

@@ -304,6 +304,13 @@ impl RunConfig {
             let expected = "another uncertainty, or distill.method = \"extended\": no other student has an outlier class";
             return Err(Error::config("abstention.uncertainty", found, expected));
         }
+        let dropout = self.classifier.network.dropout;
+        if self.distill.method == Method::Extended && self.distill.teacher_file().is_none() && dropout == 0.0
+        {
+            let expected =
+                "a probability above 0: distill.method = \"extended\" teaches the doubts of dropout passes";
+            return Err(Error::config("classifier.network.dropout", dropout, expected));
+        }
         for (index, attack) in self.evaluate.attacks.iter().enumerate() {
             attack.check(&format!("evaluate.attacks[{index}]"))?;
         }

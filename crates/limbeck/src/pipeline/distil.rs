@@ -10,7 +10,7 @@ use super::run::Run;
 use super::stages::{Made, Teaching, Trained};
 use crate::artefact::{hash_file, read_json, write_json};
 use crate::dataset::Dataset;
-use crate::distill::{DetectorLimits, NullRule, SoftLabels, StudentLesson, StudentStart};
+use crate::distill::{DetectorLimits, Method, NullRule, SoftLabels, StudentLesson, StudentStart};
 use crate::error::{Error, Result};
 use crate::network::{TrainedClassifier, Views};
 use crate::purify::{Knowledge, ScoreKind, TrustedScores};
@@ -65,6 +65,10 @@ impl Run<'_> {
         if teacher.spec().outlier {
             let expected = "a teacher that answers with the classes of the set alone";
             return refused("a network with an outlier class".to_owned(), expected.to_owned());
+        }
+        if distill.method == Method::Extended && teacher.spec().dropout == 0.0 {
+            let expected = "a teacher with dropout, which its doubts come from: distill.method = \"extended\" teaches these";
+            return refused("a network without dropout".to_owned(), expected.to_owned());
         }
         // Answers of a network that was trained at 1 may be softened afterwards (Hinton 2015, section 2); what was trained softer is not hardened.
         let (trained_at, asked_at) = (teacher.spec().temperature, distill.teacher_temperature());

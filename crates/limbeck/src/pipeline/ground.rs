@@ -62,7 +62,7 @@ fn twin_settings(noise: &NoiseConfig) -> (bool, &[crate::attack::AttackConfig]) 
 impl Run<'_> {
     /// Reads the images, and poisons them if the config has a simulated attacker.
     pub(crate) fn images(&mut self) -> Result<Images> {
-        let sets = self.start()?;
+        let sets = self.start(false)?;
         let poison = self.poison(&sets, sets.content_hash())?;
         let audited = match &poison.poisoned {
             Some(poisoned) => poisoned.apply(&sets.train)?,

@@ -1,6 +1,7 @@
 //! `manifest.json`: which stages are done, with which inputs, and the hashes of their files.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -10,12 +11,18 @@ use crate::error::{Error, Result};
 
 const FILE: &str = "manifest.json";
 
+/// Locked while a run is at work in its folder.
+const LOCK: &str = ".lock";
+
 /// What a run directory holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Version of limbeck that wrote it.
     pub limbeck_version: String,
+    /// Whether its classifiers were distilled from the set as it came, without an audit.
+    #[serde(default)]
+    pub as_is: bool,
     /// By stage name.
     pub stages: BTreeMap<String, StageRecord>,
 }
@@ -41,7 +48,7 @@ impl Manifest {
             return read_json(&path);
         }
         let occupied = match std::fs::read_dir(directory) {
-            Ok(mut entries) => entries.next().is_some(),
+            Ok(mut entries) => entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => return Err(Error::io("read", directory)(error)),
         };
@@ -52,7 +59,45 @@ impl Manifest {
                 "a new or empty folder, or a run directory",
             ));
         }
-        Ok(Self { limbeck_version: crate::VERSION.to_owned(), stages: BTreeMap::new() })
+        Ok(Self { limbeck_version: crate::VERSION.to_owned(), as_is: false, stages: BTreeMap::new() })
+    }
+
+    /// Makes the folder, and keeps other runs out of it until what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where another run is at work in it.
+    pub fn lock(directory: &Path) -> Result<File> {
+        std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
+        let path = directory.join(LOCK);
+        let file = File::options().write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(Error::io("write", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(Error::data(
+                directory,
+                "another run at work in it",
+                "one at a time, or a folder for each",
+            )),
+            Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
+        }
+    }
+
+    /// Refuses to mix a run with an audit and one without in one folder: each would write over the other's student.
+    ///
+    /// # Errors
+    /// [`Error::Data`] names the folder and what it holds.
+    pub fn refuse_other_kind(&self, directory: &Path, as_is: bool) -> Result<()> {
+        if self.stages.is_empty() || self.as_is == as_is {
+            return Ok(());
+        }
+        let (found, expected) = match self.as_is {
+            true => (
+                "a set that was distilled as it is (--as-is)",
+                "another folder for a run with an audit; its student is measured by `limbeck evaluate FOLDER/student.safetensors DATA`",
+            ),
+            false => ("a run with an audit", "another folder for a set that is distilled as it is (--as-is)"),
+        };
+        Err(Error::data(directory, found, expected))
     }
 
     /// Writes the manifest, making the folder if need be.
@@ -102,4 +147,37 @@ fn collect(directory: &Path, relative: &Path, files: &mut BTreeMap<String, Strin
     }
     files.insert(relative.to_string_lossy().into_owned(), hash_file(&path)?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_run_at_a_time_is_at_work_in_a_folder() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let folder = parent.path().join("run");
+        let lock = Manifest::lock(&folder).expect("nobody else");
+        let error = Manifest::lock(&folder).expect_err("locked").to_string();
+        assert!(error.contains("run") && error.contains("another run at work"), "{error}");
+        drop(lock);
+        drop(Manifest::lock(&folder).expect("free again"));
+        assert!(Manifest::open(&folder).is_ok(), "what locked an empty folder is nobody's work");
+    }
+
+    #[test]
+    fn a_folder_holds_a_run_with_an_audit_or_one_without() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut manifest = Manifest::open(folder.path()).expect("empty");
+        manifest.as_is = true;
+        manifest.refuse_other_kind(folder.path(), false).expect("nothing is done yet");
+        manifest.record(folder.path(), "teacher", "key", &[]).expect("written");
+        let manifest = Manifest::open(folder.path()).expect("read");
+        manifest.refuse_other_kind(folder.path(), true).expect("its own kind");
+        let error = manifest.refuse_other_kind(folder.path(), false).expect_err("as it is").to_string();
+        assert!(error.contains("--as-is") && error.contains("another folder"), "{error}");
+        let audited = Manifest { as_is: false, ..manifest };
+        let error = audited.refuse_other_kind(folder.path(), true).expect_err("audited").to_string();
+        assert!(error.contains("found a run with an audit"), "{error}");
+    }
 }

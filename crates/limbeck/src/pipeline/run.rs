@@ -1,5 +1,6 @@
 //! The run directory and the order of its stages.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -21,7 +22,7 @@ use crate::rng::Seed;
 use crate::train::Checkpoints;
 
 /// Raised with every change of what a stage computes or writes, so that runs of earlier builds are made again rather than misread.
-const REVISION: u32 = 2;
+const REVISION: u32 = 3;
 
 /// How far a run goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +74,8 @@ pub struct Run<'a> {
     pub(super) progress: &'a dyn Progress,
     pub(super) manifest: Manifest,
     pub(super) by_hand: ByHand,
+    /// Held from the moment that something is written, until the run is dropped.
+    lock: Option<File>,
 }
 
 impl<'a> Run<'a> {
@@ -95,6 +98,7 @@ impl<'a> Run<'a> {
             progress,
             manifest,
             by_hand: ByHand::Kept,
+            lock: None,
         })
     }
 
@@ -110,7 +114,7 @@ impl<'a> Run<'a> {
     /// Whatever a stage reports; what was finished stays, and the next call goes on from there.
     pub fn execute(&mut self, goal: Goal) -> Result<Outcome> {
         let decision_file = self.decision_file()?;
-        let sets = self.start()?;
+        let sets = self.start(false)?;
         let data = sets.content_hash().to_owned();
         let mut outcome = Outcome {
             known: sets.known().len() as u64,
@@ -177,7 +181,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub fn distil_as_it_is(&mut self) -> Result<()> {
-        let sets = self.start()?;
+        let sets = self.start(true)?;
         let unfiltered = Purified::nothing(&sets)?;
         let teacher = self.teacher(&unfiltered)?;
         let soft_labels = self.soft_labels(&unfiltered, &teacher)?;
@@ -187,11 +191,22 @@ impl<'a> Run<'a> {
     }
 
     /// Reads the data and the networks that are there already; only when they are sound, the folder is made and the config written.
-    pub(super) fn start(&self) -> Result<Sets> {
+    ///
+    /// # Errors
+    /// Whatever is not sound, a folder in which another run is at work, and one that holds a run of the other kind: with an audit, or `as_is`.
+    pub(super) fn start(&mut self, as_is: bool) -> Result<Sets> {
         refuse_output_within(&self.config, &self.directory)?;
+        self.manifest.refuse_other_kind(&self.directory, as_is)?;
         let sets = Sets::load(&self.config, self.progress)?;
         self.given_teacher(&sets.train)?;
         self.named_ensemble(&sets.train)?;
+        if self.lock.is_none() {
+            self.lock = Some(Manifest::lock(&self.directory)?);
+            // Another run may have been at work until now.
+            self.manifest = Manifest::open(&self.directory)?;
+            self.manifest.refuse_other_kind(&self.directory, as_is)?;
+        }
+        self.manifest.as_is = as_is;
         self.manifest.save(&self.directory)?;
         let (path, text) = (self.path("config.toml"), self.config.to_toml());
         write_atomically(&path, |file| file.write_all(text.as_bytes()).map_err(Error::io("write", &path)))?;

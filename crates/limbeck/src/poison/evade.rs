@@ -104,7 +104,13 @@ pub(super) fn evade(
     payload: impl Fn(u32) -> Payload,
 ) -> Result<Vec<PoisonedImage>> {
     let Evasion { eps, steps, weight, .. } = task.config.evade;
-    let attack = Evasive { guards: copies.guards.clone(), step: 5.0 * eps / steps as f64, steps, weight };
+    let attack = Evasive {
+        guards: copies.guards.clone(),
+        step: 5.0 * eps / steps as f64,
+        steps,
+        weight,
+        confidence: 1.0,
+    };
     let (set, device) = (task.set, task.device.clone().without_autodiff());
     let (ball, near) = (task.config.ball().map(ThreatModel::in_whole_levels), task.config.evade.ball());
     let free = free_pixels(task, &device);

@@ -184,6 +184,11 @@ impl PoisonConfig {
         (row.1, row.2)
     }
 
+    /// Whether a trigger stands for one class.
+    pub fn has_target(&self) -> bool {
+        matches!(self.kind, PoisonKind::BadNets | PoisonKind::Blended | PoisonKind::LabelConsistent)
+    }
+
     /// Whether images are perturbed by a gradient attack.
     pub fn is_gradient_attack(&self) -> bool {
         matches!(self.kind, PoisonKind::Adversarial | PoisonKind::Tap | PoisonKind::LabelConsistent)

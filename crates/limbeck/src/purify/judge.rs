@@ -14,6 +14,7 @@ use super::verdict::Verdict;
 use crate::craft::quantise;
 use crate::dataset::{Dataset, Sample};
 use crate::error::{Error, Result};
+use crate::network::TrainedClassifier;
 use crate::progress::Progress;
 use crate::tensors::values;
 
@@ -295,6 +296,11 @@ impl<'a> Scorer<'a> {
     /// A score of the trusted images, in their order.
     pub fn trusted(&self, kind: ScoreKind) -> &[f64] {
         &self.trusted[kind.position()]
+    }
+
+    /// The classifier that learnt its classes from trusted images, if there is one.
+    pub fn label_model(&self) -> Option<&TrainedClassifier> {
+        self.defence.label_model.map(|model| &model.classifier)
     }
 
     /// One column for each score, in the order of [`ScoreKind::names`].

@@ -143,7 +143,7 @@ fn an_attacker_sees_the_logarithm_of_that_error_and_can_lower_it() {
         assert!((logarithm - error.ln()).abs() < 1e-4, "{logarithm} of {error}");
     }
     let guards = vec![Guard { model: &model, score: GuardScore::Logit, limit: -100.0 }];
-    let attack = Evasive { guards, step: 0.01, steps: 5, weight: 1.0 };
+    let attack = Evasive { guards, step: 0.01, steps: 5, weight: 1.0, confidence: 1.0 };
     let moved =
         attack.propose(&networks.classifier, ThreatModel::linf(0.05), images, &[0, 0]).expect("crafted");
     let after = values(model.logits(moved)).expect("values");
