@@ -54,15 +54,20 @@ fn statements(statements: &[Statement]) -> String {
 
 fn audited(evaluation: &Evaluation) -> String {
     let (data, verdicts) = (&evaluation.dataset, evaluation.verdicts);
+    let by_hand = match evaluation.decided_by_hand {
+        0 => String::new(),
+        count => format!(", {count} of them by hand"),
+    };
     let mut text = format!(
-        "{}: {} audited, {} trusted, {} for test\nverdicts: keep {}, reconstruct {}, discard {}\n",
+        "{}: {} audited, {} trusted, {} for test\nverdicts: keep {}, reconstruct {}, discard {}{}\n",
         data.name,
         data.train_images,
         data.trusted_images,
         data.test_images,
         verdicts.keep,
         verdicts.reconstruct,
-        verdicts.discard
+        verdicts.discard,
+        by_hand
     );
     if let Some(poison) = &evaluation.poison {
         let (count, kind, relabelled) = (images(poison.images), &poison.poison, poison.relabelled);

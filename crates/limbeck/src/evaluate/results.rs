@@ -35,6 +35,9 @@ pub struct Evaluation {
     pub poison: Option<PoisonSummary>,
     /// How many images got which verdict.
     pub verdicts: VerdictCounts,
+    /// How many of the verdicts were given by hand: they count in all that is said of verdicts, classes and the filter.
+    #[serde(default)]
+    pub decided_by_hand: u64,
     /// Per class: sizes, verdicts, both error kinds where the truth is known.
     pub by_class: Vec<ClassRow>,
     /// Detection quality of each score; empty without the truth.

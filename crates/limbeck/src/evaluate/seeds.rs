@@ -63,6 +63,13 @@ pub fn over_seeds(runs: &[Evaluation]) -> Result<SeedSummary> {
     if others.is_empty() {
         return Err(refused("one run".to_owned(), "two or more runs"));
     }
+    if let Some(run) = runs.iter().find(|run| run.decided_by_hand > 0) {
+        let found = format!("a run of seed {} with {} decisions by hand", run.seed, run.decided_by_hand);
+        return Err(refused(
+            found,
+            "runs as limbeck decided them (limbeck purify DATA --out RUN --forget-decisions)",
+        ));
+    }
     let settings = settings(first)?;
     for run in others {
         if run.limbeck_version != first.limbeck_version {
@@ -336,6 +343,8 @@ mod tests {
         let refusal = |runs: &[Evaluation]| over_seeds(runs).expect_err("refused").to_string();
         assert!(refusal(&[run(1, 90)]).contains("one run"));
         assert!(refusal(&[run(1, 90), run(1, 90)]).contains("two runs of seed 1"));
+        let by_hand = Evaluation { decided_by_hand: 3, ..run(2, 90) };
+        assert!(refusal(&[run(1, 90), by_hand]).contains("seed 2 with 3 decisions by hand"));
         let mut other = run(2, 90);
         other.config_toml = other.config_toml.replace("1.0", "2.0");
         assert!(refusal(&[run(1, 90), other]).contains("purify.kl_temperature = 1.0 and 2.0"));

@@ -32,6 +32,7 @@ pub(super) struct Finished<'a> {
     pub(super) poison: &'a Poison,
     pub(super) networks: &'a Networks,
     pub(super) audit: &'a Audit,
+    pub(super) decided_by_hand: u64,
     pub(super) teacher: &'a Made<Trained<TrainedClassifier>>,
     pub(super) student: &'a Made<Trained<TrainedClassifier>>,
     pub(super) null_rule: &'a Made<NullRule>,
@@ -51,8 +52,9 @@ impl Run<'_> {
     }
 
     fn evaluate(&self, finished: &Finished<'_>) -> Result<Evaluation> {
-        let Finished { sets, audited, poison, networks, audit, teacher, student, null_rule, controls } =
-            finished;
+        let Finished {
+            sets, audited, poison, networks, audit, teacher, student, null_rule, controls, ..
+        } = finished;
         let Networks { undefended, dae, .. } = networks;
         let progress = self.progress;
         let config = &self.config.evaluate;
@@ -148,6 +150,7 @@ impl Run<'_> {
             },
             poison: self.poison_summary(sets, audited, poison, networks)?,
             verdicts: verdict_counts(&audit.ledger),
+            decided_by_hand: finished.decided_by_hand,
             by_class: class_rows(&audit.ledger, sets.train.classes().len(), &truth),
             detection: detection(&audit.ledger, &audit.thresholds, decisive.position(), &truth)?,
             held_out: self.held_out(finished)?,

@@ -164,6 +164,7 @@ impl<'a> Run<'a> {
             poison: &poison,
             networks: &networks,
             audit: &audit,
+            decided_by_hand: outcome.decided,
             teacher: &teacher,
             student: &student,
             null_rule: &null_rule,

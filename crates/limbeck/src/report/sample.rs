@@ -27,6 +27,7 @@ pub(crate) fn evaluation() -> Evaluation {
             reconstruct: count(Verdict::Reconstruct),
             discard: count(Verdict::Discard),
         },
+        decided_by_hand: 0,
         by_class: (0..CLASSES).map(class_row).collect(),
         detection: vec![
             detection("detection head", true, 0.93, THRESHOLD),

@@ -169,6 +169,14 @@ fn a_picture_that_is_not_base64_is_refused() {
 }
 
 #[test]
+fn decisions_by_hand_are_named_beside_the_figures_that_they_are_in() {
+    let mut run = sample::evaluation();
+    assert!(!page(&run).contains("by hand"));
+    run.decided_by_hand = 12;
+    assert!(page(&run).contains("<strong>12 images were decided about by hand</strong>"));
+}
+
+#[test]
 fn without_the_truth_no_detection_rate_is_printed() {
     let page = page(&sample::without_truth());
     assert!(page.contains("truth unknown") && page.contains("audited as it came"));
