@@ -20,9 +20,6 @@ const LOCK: &str = ".lock";
 pub struct Manifest {
     /// Version of limbeck that wrote it.
     pub limbeck_version: String,
-    /// Whether its classifiers were distilled from the set as it came, without an audit.
-    #[serde(default)]
-    pub as_is: bool,
     /// By stage name.
     pub stages: BTreeMap<String, StageRecord>,
 }
@@ -59,7 +56,7 @@ impl Manifest {
                 "a new or empty folder, or a run directory",
             ));
         }
-        Ok(Self { limbeck_version: crate::VERSION.to_owned(), as_is: false, stages: BTreeMap::new() })
+        Ok(Self { limbeck_version: crate::VERSION.to_owned(), stages: BTreeMap::new() })
     }
 
     /// Makes the folder, and keeps other runs out of it until what is returned is dropped.
@@ -87,15 +84,18 @@ impl Manifest {
     /// # Errors
     /// [`Error::Data`] names the folder and what it holds.
     pub fn refuse_other_kind(&self, directory: &Path, as_is: bool) -> Result<()> {
-        if self.stages.is_empty() || self.as_is == as_is {
-            return Ok(());
-        }
-        let (found, expected) = match self.as_is {
-            true => (
+        // Every audit begins with the undefended classifier, and nothing but an audit makes one.
+        let is_audited = self.stages.contains_key("undefended");
+        let is_as_is = self.stages.contains_key("teacher") && !is_audited;
+        let (found, expected) = match as_is {
+            false if is_as_is => (
                 "a set that was distilled as it is (--as-is)",
                 "another folder for a run with an audit; its student is measured by `limbeck evaluate FOLDER/student.safetensors DATA`",
             ),
-            false => ("a run with an audit", "another folder for a set that is distilled as it is (--as-is)"),
+            true if is_audited => {
+                ("a run with an audit", "another folder for a set that is distilled as it is (--as-is)")
+            }
+            _ => return Ok(()),
         };
         Err(Error::data(directory, found, expected))
     }
@@ -169,15 +169,14 @@ mod tests {
     fn a_folder_holds_a_run_with_an_audit_or_one_without() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut manifest = Manifest::open(folder.path()).expect("empty");
-        manifest.as_is = true;
         manifest.refuse_other_kind(folder.path(), false).expect("nothing is done yet");
         manifest.record(folder.path(), "teacher", "key", &[]).expect("written");
-        let manifest = Manifest::open(folder.path()).expect("read");
+        let mut manifest = Manifest::open(folder.path()).expect("read");
         manifest.refuse_other_kind(folder.path(), true).expect("its own kind");
         let error = manifest.refuse_other_kind(folder.path(), false).expect_err("as it is").to_string();
         assert!(error.contains("--as-is") && error.contains("another folder"), "{error}");
-        let audited = Manifest { as_is: false, ..manifest };
-        let error = audited.refuse_other_kind(folder.path(), true).expect_err("audited").to_string();
+        manifest.record(folder.path(), "undefended", "key", &[]).expect("written");
+        let error = manifest.refuse_other_kind(folder.path(), true).expect_err("audited").to_string();
         assert!(error.contains("found a run with an audit"), "{error}");
     }
 }

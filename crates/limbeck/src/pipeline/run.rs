@@ -207,7 +207,6 @@ impl<'a> Run<'a> {
             self.manifest = Manifest::open(&self.directory)?;
             self.manifest.refuse_other_kind(&self.directory, as_is)?;
         }
-        self.manifest.as_is = as_is;
         self.manifest.save(&self.directory)?;
         let (path, text) = (self.path("config.toml"), self.config.to_toml());
         write_atomically(&path, |file| file.write_all(text.as_bytes()).map_err(Error::io("write", &path)))?;
