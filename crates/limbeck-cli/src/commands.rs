@@ -13,7 +13,7 @@ use limbeck::artefact::{read_json, write_atomically};
 use limbeck::evaluate::over_seeds;
 use limbeck::evaluate::results::Evaluation;
 use limbeck::pipeline::{self, ByHand, Goal, MeasuredOn, Outcome, Preset, Run, RunConfig, Student};
-use limbeck::poison::{PoisonConfig, PoisonKind};
+use limbeck::poison::PoisonConfig;
 use limbeck::speed;
 use limbeck::tune::{Space, TuneConfig, tune as search};
 use limbeck::vectors::{VectorStudent, run_vectors};
@@ -132,7 +132,6 @@ fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
         let file = config_of(target)?;
         let mut config = RunConfig::resolve_within(Preset::Audit, Some(&file), *budget, &settings.set)?;
         config.evaluate.ablation |= ablation;
-        config.evaluate.controls |= ablation;
         let outcome = in_run(target, config, session, |run| run.execute(Goal::Evaluate))?;
         return print_evaluation(&outcome, session, None);
     }
@@ -195,20 +194,23 @@ fn poison(arguments: &PoisonArguments) -> anyhow::Result<()> {
     let plan = &mut config.poison.plan;
     let of_kind = PoisonConfig { kind: kind.unwrap_or(plan.kind), ..*plan };
     let perturbs = of_kind.is_gradient_attack();
-    let idle = [
-        ("--eps", eps.is_some() && !perturbs),
-        ("--attack", attack.is_some() && !perturbs),
-        ("--norm", norm.is_some() && !perturbs),
-        ("--model", model.is_some() && !perturbs),
-        ("--label", label.is_some() && of_kind.kind != PoisonKind::Adversarial),
-        ("--target", target.is_some() && !of_kind.has_target()),
+    let options = [
+        ("--fraction", fraction.is_some(), true),
+        ("--target", target.is_some(), of_kind.has_target()),
+        ("--label", label.is_some(), of_kind.has_label_policy()),
+        ("--eps", eps.is_some(), perturbs),
+        ("--attack", attack.is_some(), perturbs),
+        ("--norm", norm.is_some(), perturbs),
+        ("--model", model.is_some(), perturbs),
     ];
-    if let Some((option, _)) = idle.iter().find(|(_, is_idle)| *is_idle) {
-        return Err(usage(
-            "poison",
-            &format!("{option} changes nothing about the poison {}", of_kind.label()),
-        )
-        .into());
+    if let Some((idle, ..)) = options.iter().find(|(_, is_given, counts)| *is_given && !counts) {
+        let count: Vec<_> =
+            options.iter().filter(|(.., counts)| *counts).map(|(option, ..)| *option).collect();
+        let kind = of_kind.label();
+        let expected = count.join(", ");
+        let message =
+            format!("{idle} changes nothing about the poison {kind}, expected of these: {expected}");
+        return Err(usage("poison", &message).into());
     }
     plan.fraction = fraction.unwrap_or(plan.fraction);
     plan.kind = kind.unwrap_or(plan.kind);

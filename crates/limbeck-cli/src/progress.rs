@@ -105,6 +105,10 @@ impl Progress for Console {
                 let style = style::FAINT;
                 self.line(&state, &format!("{style}= {stage:<16} unchanged{style:#}"));
             }
+            StageEvent::Stale => {
+                let style = style::OPEN;
+                self.line(&state, &format!("{style}!{style:#} {stage:<16} of earlier inputs, not renewed"));
+            }
             StageEvent::Finished => {
                 state.bar.finish_and_clear();
                 let (elapsed, style) = (state.stage_started.elapsed(), style::GOOD);

@@ -255,8 +255,9 @@ fn an_unknown_key_is_named_with_those_that_are_known() {
     let workshop = Workshop::new();
     workshop.set(&["cat", "dog"]);
     fs::write(workshop.path("my.toml"), "[dae]\nlerning_rate = 1\n").expect("writable");
-    let words = ["`dae.lerning_rate`", "found an unknown key", "expected one of: ", "noise"];
-    workshop.audit("set", &["--config", "my.toml"]).is_refused(1, &words);
+    let words = ["`dae.lerning_rate`", "an unknown key", "expected one of: ", "noise"];
+    let of_file = [&["my.toml"], &words[..]].concat();
+    workshop.audit("set", &["--config", "my.toml"]).is_refused(1, &of_file);
     workshop.audit("set", &["--set", "dae.lerning_rate=1"]).is_refused(1, &words);
     assert!(!workshop.path("out").exists());
 }
@@ -370,6 +371,8 @@ fn a_poisoned_share_beyond_all_images_is_refused_by_its_key() {
     workshop.set(&["cat", "dog"]);
     let refused = workshop.limbeck(&["poison", "set", "--out", "copy", "--fraction", "2"]);
     refused.is_refused(1, &["`poison.plan.fraction`", "found 2", "expected a share in [0, 1]"]);
+    let none = workshop.limbeck(&["poison", "set", "--out", "copy", "--fraction", "0"]);
+    none.is_refused(1, &["`poison.plan.fraction`", "found 0", "expected a share above 0"]);
     assert!(!workshop.path("copy").exists());
 }
 
@@ -378,14 +381,15 @@ fn an_option_that_changes_nothing_about_the_poison_is_a_usage_error() {
     let workshop = Workshop::new();
     workshop.set(&["cat", "dog"]);
     let idle = [
-        ("label-flip", "--eps", "0.5"),
-        ("bad-nets", "--attack", "pgd"),
-        ("paired-flip", "--target", "1"),
-        ("bad-nets", "--label", "kept"),
+        ("label-flip", "--eps", "0.5", "of these: --fraction"),
+        ("bad-nets", "--attack", "pgd", "of these: --fraction, --target"),
+        ("paired-flip", "--target", "1", "of these: --fraction"),
+        ("bad-nets", "--label", "kept", "of these: --fraction, --target"),
     ];
-    for (kind, option, value) in idle {
+    for (kind, option, value, expected) in idle {
         let refused = workshop.limbeck(&["poison", "set", "--out", "copy", "--kind", kind, option, value]);
-        refused.is_refused(2, &[option, "changes nothing", kind.split('-').next().expect("a word")]);
+        refused
+            .is_refused(2, &[option, "changes nothing", kind.split('-').next().expect("a word"), expected]);
     }
     assert!(!workshop.path("copy").exists());
 }

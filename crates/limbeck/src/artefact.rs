@@ -15,7 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -24,6 +24,9 @@ use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
+
+/// Begins the names of folders that are not complete yet.
+pub(crate) const HIDDEN: &str = ".limbeck-";
 
 /// Writes a file in full or not at all.
 ///
@@ -68,6 +71,19 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&bytes).map_err(|failure| {
         Error::artefact(path, failure.to_string(), format!("the JSON of a {}", std::any::type_name::<T>()))
     })
+}
+
+/// Keeps other processes out of what `file` stands for, until it is closed.
+///
+/// # Errors
+/// [`Error::Data`] names `place`, that `others` (such as "another run") are at work in it, and what to do `instead`; [`Error::Io`] where the
+/// file system locks nothing.
+pub(crate) fn lock(file: &File, place: &Path, others: &str, instead: &str) -> Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(Error::data(place, format!("{others} at work in it"), instead)),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", place)(error)),
+    }
 }
 
 /// BLAKE3 hash of a file's bytes, as 64 lower-case hexadecimal digits. Reads in pieces: memory

@@ -3,7 +3,7 @@
 //! Where sets and attacks meet, for poison, for the twins of the autoencoder and for evaluation: an attack itself knows
 //! no dataset.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use crate::attack::{Attack, AttackConfig, Batches, Norm, ThreatModel, craft};
 use crate::dataset::Dataset;
@@ -64,12 +64,7 @@ pub fn craft_towards(
     let mut crafted = Vec::with_capacity(indices.len());
     for (number, &(chunk, classes)) in chunks.iter().enumerate() {
         let proposal = craft(attack, model, threat, read(number)?.0, classes)?;
-        let proposal = values(proposal)?;
-        let bytes = set.size().bytes();
-        let mut pixels = Vec::with_capacity(chunk.len());
-        for (&index, attacked) in chunk.iter().zip(proposal.chunks_exact(bytes)) {
-            pixels.push(quantise_within(attacked, &set.pixels(index)?, threat));
-        }
+        let pixels = stored_within(set, chunk, proposal, threat)?;
         let shown = pixels.iter().flatten().map(|&byte| f32::from(byte) / 255.0).collect();
         let answers = argmax(model.logits(set.tensor(shown, chunk.len(), &device)))?;
         crafted
@@ -77,6 +72,18 @@ pub fn craft_towards(
         progress.advance(crafted.len() as u64, indices.len() as u64);
     }
     Ok(crafted)
+}
+
+/// Attacked images `[batch, 3, h, w]`, one for each of `indices`, as [`quantise_within`] stores them: RGB8, `[3, height, width]` each.
+pub(crate) fn stored_within(
+    set: &Dataset,
+    indices: &[usize],
+    attacked: Tensor<4>,
+    threat: ThreatModel,
+) -> Result<Vec<Vec<u8>>> {
+    let attacked = values(attacked)?;
+    let pairs = indices.iter().zip(attacked.chunks_exact(set.size().bytes()));
+    pairs.map(|(&index, attacked)| Ok(quantise_within(attacked, &set.pixels(index)?, threat))).collect()
 }
 
 /// Pixels in `[0, 1]` to 8 bits, to the nearest level.

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 
 /// Receives progress; the library itself prints nothing and reads no clock.
 pub trait Progress: Sync {
-    /// A stage of a run begins, is skipped because its inputs are unchanged, or has ended.
+    /// A stage of a run begins, is skipped because its inputs are unchanged, has ended, or is stale.
     fn stage(&self, _stage: &str, _event: StageEvent) {}
 
     /// A task inside a stage begins: what it does, and the unit that it counts.
@@ -36,6 +36,8 @@ pub enum StageEvent {
     Skipped,
     /// Its artefacts are written.
     Finished,
+    /// Its artefacts are of an earlier run with other inputs; this run ends before it and leaves them as they are.
+    Stale,
 }
 
 /// Ignores all progress.

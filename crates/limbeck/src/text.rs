@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers as people read them, and text that spreadsheets do not run.
 
 /// A number without trailing zeros, at most four decimals: `0.01`, `0.0314`.
 pub(crate) fn number(value: f64) -> String {
@@ -9,4 +9,9 @@ pub(crate) fn number(value: f64) -> String {
 /// A share as a percentage with one decimal: `97.3 %`.
 pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
+}
+
+/// Text that no spreadsheet program takes for a formula.
+pub(crate) fn inert(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
 }

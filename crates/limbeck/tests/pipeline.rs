@@ -240,6 +240,38 @@ fn a_folder_that_is_no_run_is_refused_and_left_alone() {
 }
 
 #[test]
+fn what_a_run_does_not_come_to_is_named_stale_and_what_it_reads_is_not_written_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let device = limbeck::device("flex").expect("the CPU");
+    let directory = folder.path().join("run");
+    Run::open(&directory, config(), &device, &Silent)
+        .and_then(|mut run| run.execute(Goal::Purify))
+        .expect("it purifies");
+    let left = ["audit-0123456789abcdef.checkpoint", ".limbeck-purified"].map(|name| directory.join(name));
+    left.iter().for_each(|path| std::fs::write(path, b"of a run that was killed").expect("written"));
+    let before = files(&directory.join("purified"));
+    let audited = |percentile: i64| {
+        let config = config().with("purify.rule.percentile", toml::Value::from(percentile))?;
+        let stages = Stages::default();
+        Run::open(&directory, config, &device, &stages)?.execute(Goal::Audit)?;
+        let stages = stages.0.into_inner().expect("not poisoned");
+        let stale = stages.into_iter().filter(|(_, event)| *event == StageEvent::Stale);
+        Ok::<_, Error>(stale.map(|(stage, _)| stage).collect::<Vec<_>>())
+    };
+    assert_eq!(audited(90).expect("nothing to do"), [""; 0], "the purified set is of these inputs");
+    assert_eq!(audited(60).expect("audited"), ["purify"]);
+    assert_eq!(files(&directory.join("purified")), before, "it stays as it was");
+    assert!(left.iter().all(|path| !path.exists()), "what a killed run left is swept away");
+
+    let purified = directory.join("purified");
+    let own = config().with("data.path", toml::Value::from(purified.to_str().expect("a path of UTF-8")));
+    let error = own.and_then(|config| Run::open(&directory, config, &device, &Silent)?.execute(Goal::Purify));
+    let error = error.expect_err("its own input").to_string();
+    assert!(error.contains("purified") && error.contains("write over it"), "{error}");
+    assert_eq!(files(&purified), before);
+}
+
+#[test]
 fn images_that_are_trusted_elsewhere_are_not_audited_and_get_the_trusted_class() {
     let folder = tempfile::tempdir().expect("a folder");
     let checked = folder.path().join("checked");

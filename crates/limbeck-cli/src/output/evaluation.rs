@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use anyhow::Context;
-use limbeck::evaluate::results::{AbstentionSummary, Evaluation, ModelRow, Outcome, Rate, Statement};
+use limbeck::evaluate::results::{AbstentionSummary, Evaluation, ModelRow, Rate, Statement};
 use serde_json::Value;
 
 use super::robustness::{comparisons, failed_checks, worst_cases};
 use super::table::Table;
-use super::{images, in_words, interval, outcome, percent, share, style};
+use super::{images, interval, outcome, percent, share};
 
 /// Figures of an evaluation that fill pages: the report draws them, a summary leaves them out.
 const BULKY: [&str; 3] = ["suspicion_points", "triptychs", "config_toml"];
@@ -46,9 +46,7 @@ pub(crate) fn summary(evaluation: &Evaluation) -> String {
 
 fn statements(statements: &[Statement]) -> String {
     statements.iter().fold(String::new(), |text, statement| {
-        let open = statement.outcome == Outcome::NotRun;
-        let word = if open { in_words(style::OPEN, "UNKNOWN") } else { outcome(statement.outcome) };
-        format!("{text}{word}{}\n", statement.text)
+        format!("{text}{}{}\n", outcome(statement.outcome), statement.text)
     })
 }
 

@@ -110,13 +110,8 @@ fn outcome(outcome: Outcome) -> String {
     let (style, word) = match outcome {
         Outcome::Pass => (style::GOOD, "PASS"),
         Outcome::Fail => (style::BAD, "FAIL"),
-        Outcome::NotRun => (style::OPEN, "NOT RUN"),
+        Outcome::Unknown => (style::OPEN, "UNKNOWN"),
     };
-    in_words(style, word)
-}
-
-/// A word in colour, as wide as the widest outcome.
-fn in_words(style: anstyle::Style, word: &str) -> String {
     format!("{style}{word:<8}{style:#}")
 }
 
@@ -187,6 +182,7 @@ a.png  null: looks perturbed        0.750       0.5000
             null,
             answer,
             uncertainty: 0.25,
+            outside: 0,
         };
         let rows = [
             answered(9, RowContent::Class("left".into()), false),

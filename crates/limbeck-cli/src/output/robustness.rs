@@ -203,7 +203,7 @@ L-infinity eps 0.0314  student        1  81.0 %   72.2 to 87.5              – 
 
     #[test]
     fn without_a_failure_nothing_is_suspected() {
-        assert_eq!(failed_checks(&[check(Outcome::Pass), check(Outcome::NotRun)]), "");
+        assert_eq!(failed_checks(&[check(Outcome::Pass), check(Outcome::Unknown)]), "");
         assert_eq!([0.5, 0.001, 1e-9].map(p_value), ["0.500", "0.001", "<0.001"]);
     }
 }

@@ -172,26 +172,34 @@ impl AttackKind {
         }
     }
 
-    /// Step size and number of steps where a config gives none.
-    fn published(self, threat: ThreatModel) -> (f64, usize) {
-        let steps = 10;
-        let walk = |scale: f64| (scale * threat.eps / steps as f64, steps);
-        match (self, threat.norm) {
+    /// Number of steps where a config gives none.
+    fn published_steps(self) -> usize {
+        match self {
+            Self::IFgsm | Self::Pgd | Self::MiFgsm | Self::Universal => 10,
+            // Iterations as in CleverHans; their own 10,000 are days on a CPU.
+            Self::CarliniWagner => 1000,
+            // Croce & Hein 2020, section 4.
+            Self::ApgdCe | Self::ApgdDlr | Self::ApgdT | Self::FabT | Self::AutoAttack => 100,
+            Self::Fgsm | Self::Square | Self::GaussianNoise | Self::UniformNoise => 1,
+        }
+    }
+
+    /// Size of each of so many steps where a config gives none: with few, they are long enough to reach the edge of the ball.
+    fn published_step(self, ThreatModel { norm, eps }: ThreatModel, steps: usize) -> f64 {
+        let each = eps / steps as f64;
+        match (self, norm) {
             // The authors' public code of the paper, in whose ball one step reaches the edge.
-            (Self::IFgsm, Norm::Linf) => (0.01, steps),
-            // Madry 2018, section 5.1: 2/255 at 8/255; their robustness library for L2: 2.5 eps / steps.
-            (Self::IFgsm | Self::Pgd, _) => walk(2.5),
-            // Dong 2018, section 4.1: eps / steps.
-            (Self::MiFgsm, _) => walk(1.0),
-            // Their code: a rate of 0.01; iterations as in CleverHans, their own 10,000 being days on a CPU.
-            (Self::CarliniWagner, _) => (0.01, 1000),
-            // Croce & Hein 2020, section 4; the first step is 2 eps in any case.
-            (Self::ApgdCe | Self::ApgdDlr | Self::ApgdT | Self::FabT | Self::AutoAttack, _) => {
-                (2.0 * threat.eps, 100)
-            }
+            (Self::IFgsm, Norm::Linf) => each.max(0.01),
+            // Madry 2018, section 5.1: 2/255 at 8/255, a quarter; their robustness library for L2: 2.5 eps / steps. One step: 1.25 eps (Wong 2020).
             // Shafahi 2020 give no step in units of eps: a quarter of it reaches the edge in a pass or two.
-            (Self::Universal, _) => walk(2.5),
-            (Self::Fgsm | Self::Square | Self::GaussianNoise | Self::UniformNoise, _) => (threat.eps, 1),
+            (Self::IFgsm | Self::Pgd | Self::Universal, _) => (2.5 * each).clamp(0.25 * eps, 1.25 * eps),
+            // Dong 2018, section 4.1.
+            (Self::MiFgsm, _) => each,
+            // Their code: a rate of Adam.
+            (Self::CarliniWagner, _) => 0.01,
+            // Croce & Hein 2020, section 4: the first step, in any case.
+            (Self::ApgdCe | Self::ApgdDlr | Self::ApgdT | Self::FabT | Self::AutoAttack, _) => 2.0 * eps,
+            (Self::Fgsm | Self::Square | Self::GaussianNoise | Self::UniformNoise, _) => eps,
         }
     }
 }
@@ -235,8 +243,9 @@ impl AttackConfig {
 
     /// Step size and number of steps, the published ones where none are set.
     pub fn walk(&self) -> (f64, usize) {
-        let (step, steps) = self.kind.published(self.threat());
-        (if self.step == 0.0 { step } else { self.step }, if self.steps == 0 { steps } else { self.steps })
+        let steps = if self.steps == 0 { self.kind.published_steps() } else { self.steps };
+        let step = if self.step == 0.0 { self.kind.published_step(self.threat(), steps) } else { self.step };
+        (step, steps)
     }
 
     /// The attack itself.

@@ -414,6 +414,25 @@ fn settings_out_of_range_and_norms_that_a_family_lacks_are_refused_by_name() {
 }
 
 #[test]
+fn however_few_steps_reach_the_edge_of_the_ball_where_no_size_is_given() {
+    let walk =
+        |kind, norm, eps, steps| AttackConfig { kind, norm, eps, steps, ..AttackConfig::default() }.walk();
+    for norm in [Norm::Linf, Norm::L2] {
+        for kind in [AttackKind::IFgsm, AttackKind::Pgd, AttackKind::MiFgsm, AttackKind::Universal] {
+            for steps in [1, 2, 5, 10, 40] {
+                let (step, _) = walk(kind, norm, 0.3, steps);
+                assert!(step * steps as f64 >= 0.3 - 1e-12, "{kind:?} {norm:?}: {steps} of {step}");
+            }
+        }
+    }
+    assert_eq!(walk(AttackKind::Pgd, Norm::Linf, 0.04, 0), (0.01, 10));
+    assert_eq!(walk(AttackKind::Pgd, Norm::Linf, 0.04, 50), (0.01, 50), "more steps are no smaller");
+    assert_eq!(walk(AttackKind::Pgd, Norm::Linf, 0.04, 1), (0.05, 1), "one goes to 1.25 eps (Wong 2020)");
+    assert_eq!(walk(AttackKind::MiFgsm, Norm::Linf, 0.5, 5), (0.1, 5));
+    assert_eq!(walk(AttackKind::IFgsm, Norm::Linf, 0.3, 10), (0.03, 10));
+}
+
+#[test]
 fn a_config_of_four_keys_still_means_what_it_did_and_unknown_keys_are_refused() {
     let old: AttackConfig =
         toml::from_str("kind = \"i-fgsm\"\neps = 0.01\nstep = 0.02\nsteps = 7").expect("an old config");

@@ -219,7 +219,10 @@ impl NullRule {
         // Without a threshold and a detector, null is where the outlier class wins: that is of the share too, and no threshold gives it back.
         rule.outlier_images = answers.iter().filter(|answer| answer.null).count();
         let scores = answers.iter().map(|answer| if answer.null { f64::MAX } else { answer.uncertainty });
-        rule.threshold = config.threshold(scores.collect())?.filter(|threshold| *threshold < f64::MAX);
+        let answered = answers.iter().filter(|answer| !answer.null).map(|answer| answer.uncertainty);
+        let largest = answered.fold(f64::NEG_INFINITY, f64::max);
+        // Beyond the largest, a percentile lies between that and what stands for null: more of them are null than is asked for.
+        rule.threshold = config.threshold(scores.collect())?.filter(|threshold| *threshold <= largest);
         Ok(rule)
     }
 }
@@ -442,6 +445,15 @@ mod tests {
         assert_eq!((enough.outlier_images, null(&enough)), (outliers, outliers + 10));
         let too_few = calibrated(outliers - 1);
         assert_eq!((too_few.threshold, null(&too_few)), (None, outliers));
+        // A percentile half way between the most uncertain answer and an image that is null in any case is none.
+        let config = AbstentionConfig {
+            null_rate: (outliers as f64 - 0.5) / 199.0,
+            calibration: NullCalibration::Percentile,
+            passes: 4,
+            ..AbstentionConfig::default()
+        };
+        let between = NullRule::calibrate(&student, &labels, &set, &config, 1, &Silent).expect("calibrated");
+        assert_eq!((between.threshold, null(&between)), (None, outliers));
     }
 
     #[test]

@@ -307,6 +307,11 @@ impl DistillConfig {
         self.crafting.check(&format!("{key}.crafting"))
     }
 
+    /// Whether networks take part that were trained elsewhere, whose files do not say on which images.
+    pub(crate) fn has_given_networks(&self) -> bool {
+        self.teacher_file().is_some() || self.ensemble.files().next().is_some()
+    }
+
     /// The file of a teacher that is there already.
     pub fn teacher_file(&self) -> Option<&Path> {
         (!self.teacher.is_empty()).then(|| Path::new(&self.teacher))
@@ -473,6 +478,18 @@ mod tests {
             "the purified set with the teacher's soft labels, a share of 0.5 of each batch perturbed against 2 other networks by up to 0.03"
         );
         assert!(given.student_trained_on().ends_with("; answers are means over 5 views"));
+    }
+
+    #[test]
+    fn a_network_from_elsewhere_is_known_by_its_file() {
+        let with = |teacher: &str, networks: &[&str]| DistillConfig {
+            teacher: teacher.to_owned(),
+            ensemble: ensemble(networks),
+            ..DistillConfig::default()
+        };
+        assert!(!with("", &["teacher"]).has_given_networks(), "the run's own teacher");
+        assert!(with("vgg.safetensors", &[]).has_given_networks());
+        assert!(with("", &["teacher", "vgg.safetensors"]).has_given_networks());
     }
 
     fn ensemble(networks: &[&str]) -> EnsembleConfig {

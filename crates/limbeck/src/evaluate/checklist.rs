@@ -110,7 +110,7 @@ fn row(model: &str, claim: &str, outcome: Outcome, detail: String) -> Check {
 }
 
 fn not_run(model: &str, claim: &str, why: &str) -> Check {
-    row(model, claim, Outcome::NotRun, why.to_owned())
+    row(model, claim, Outcome::Unknown, why.to_owned())
 }
 
 fn passes_if(holds: bool) -> Outcome {
@@ -478,7 +478,7 @@ mod tests {
         let outcome = |transferred| {
             let attempts = [attempt(AttackKind::Pgd, Origin::Itself, 20), transferred];
             let checks = checks_of_attempts("model", &attempts);
-            assert_eq!((checks.len(), checks[0].outcome), (2, Outcome::NotRun), "one step was not tried");
+            assert_eq!((checks.len(), checks[0].outcome), (2, Outcome::Unknown), "one step was not tried");
             checks[1].outcome
         };
         assert_eq!((outcome(from(10)), outcome(from(30))), (Outcome::Fail, Outcome::Pass));
@@ -504,13 +504,13 @@ mod tests {
 
     #[test]
     fn a_curve_must_fall_and_reach_chance_where_the_ball_is_the_box() {
-        use Outcome::{Fail, NotRun, Pass};
+        use Outcome::{Fail, Pass, Unknown};
         assert_eq!(curve(&[(0.0, 40), (0.1, 20), (1.0, 0)], Some(0.25)), [Pass, Pass]);
         assert_eq!(curve(&[(0.0, 40), (0.1, 10), (1.0, 20)], Some(0.25)), [Fail, Fail]);
-        assert_eq!(curve(&[(0.0, 40), (0.1, 20)], Some(0.25)), [Pass, NotRun]);
-        assert_eq!(curve(&[(1.0, 40)], Some(0.25)), [NotRun, Fail]);
-        assert_eq!(curve(&[(0.0, 40), (1.0, 40)], None), [Pass, NotRun], "a set of one class");
-        assert_eq!(curve(&[], None), [NotRun, NotRun]);
+        assert_eq!(curve(&[(0.0, 40), (0.1, 20)], Some(0.25)), [Pass, Unknown]);
+        assert_eq!(curve(&[(1.0, 40)], Some(0.25)), [Unknown, Fail]);
+        assert_eq!(curve(&[(0.0, 40), (1.0, 40)], None), [Pass, Unknown], "a set of one class");
+        assert_eq!(curve(&[], None), [Unknown, Unknown]);
     }
 
     #[test]
@@ -520,7 +520,7 @@ mod tests {
         let off = ChecklistConfig { enabled: false, ..CONFIG };
         assert_eq!(probes(checked, &set, &off, &Silent).expect("nothing to do"), []);
         let none = probes(checked, &set.subset(&[]), &CONFIG, &Silent).expect("nothing to do");
-        assert_eq!(none.iter().map(|check| check.outcome).collect::<Vec<_>>(), [Outcome::NotRun]);
+        assert_eq!(none.iter().map(|check| check.outcome).collect::<Vec<_>>(), [Outcome::Unknown]);
     }
 
     #[test]
@@ -528,7 +528,7 @@ mod tests {
         let config = ChecklistConfig { restarts: 0, queries: 0, draws: 0, ..CONFIG };
         let checked = Checked { name: "model", model: &Corners::PLAIN, attacked: &Corners::PLAIN };
         let checks = probes(checked, &blocks(8, 4, 3), &config, &Silent).expect("probed");
-        let not_run = checks.iter().filter(|check| check.outcome == Outcome::NotRun).count();
+        let not_run = checks.iter().filter(|check| check.outcome == Outcome::Unknown).count();
         assert_eq!((checks.len(), not_run), (6, 3));
     }
 

@@ -38,6 +38,7 @@ pub use findings::{AuditFindings, AuditOrigin, AuditPageConfig, Exhibit, Lenses,
 pub use held_out::{HeldOutConfig, held_out};
 pub use knowing_rule::{KnowingRuleConfig, knowing_rule};
 pub use localisation::{Mapped, localisation, random_overlap};
+pub use mcnemar::compare;
 pub use restoration::restoration;
 pub use robustness::{
     AttackedSet, Reading, abstention, accuracy, attack_set, backdoor_success, read, right_under,

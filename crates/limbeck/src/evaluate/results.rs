@@ -25,6 +25,9 @@ pub struct Evaluation {
     pub limbeck_version: String,
     /// Hash of the resolved config.
     pub config_hash: String,
+    /// Revision of the stages: figures of different ones mean different things.
+    #[serde(default)]
+    pub revision: u32,
     /// The resolved config, as TOML.
     pub config_toml: String,
     /// Seed of the run.
@@ -56,6 +59,9 @@ pub struct Evaluation {
     pub robustness: Robustness,
     /// No filter, limbeck's filter, random filter of equal size, perfect filter.
     pub controls: Vec<ControlRow>,
+    /// Which classifiers behind two filters are right more often on the same clean test images; `"clean"` is the set before poisoning, behind none.
+    #[serde(default)]
+    pub filters: Vec<Comparison>,
     /// The null output of the student.
     pub abstention: AbstentionSummary,
     /// Learning curves of each classifier.
@@ -450,7 +456,8 @@ pub struct AbstentionSummary {
     pub uncertainty: String,
     /// Clean images that the threshold was calibrated on.
     pub calibration_images: u64,
-    /// Whether the share of null was promised by the conformal rule, of images that are exchangeable with these.
+    /// Whether the share of null was promised by the conformal rule, of images that are exchangeable with these; not where a network was given that may have
+    /// learnt from them.
     pub guaranteed: bool,
     /// Calibration images that are null because the outlier class of the student wins.
     #[serde(default)]
@@ -589,16 +596,17 @@ pub struct Check {
     pub detail: String,
 }
 
-/// Result of a check.
+/// How a claim came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The claim holds.
+    /// It holds.
     Pass,
-    /// The claim does not hold.
+    /// It does not hold.
     Fail,
-    /// Not known: a check that could not be made here, whose detail says why, or a claim that what was tried neither bears out nor refutes.
-    NotRun,
+    /// Nothing here bears it out or refutes it: the measurement was not run, and the row says why, or what was tried settles nothing.
+    #[serde(alias = "not-run")]
+    Unknown,
 }
 
 /// One plain sentence for the reader.

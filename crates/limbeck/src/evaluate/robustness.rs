@@ -8,7 +8,8 @@ use super::knowing_rule::{KnowingRuleConfig, knowing_rule};
 use super::results::{AbstentionRow, AbstentionSummary, Rate, UncertaintyRow};
 use super::risk_coverage::risk_coverage;
 use super::worst_case::Attempt;
-use crate::attack::{AttackConfig, Batches, craft};
+use crate::attack::{AttackConfig, Batches, ThreatModel, craft};
+use crate::craft::stored_within;
 use crate::damage::HonestDamage;
 use crate::dataset::Dataset;
 use crate::distill::{Abstaining, Answer, NullCalibration, UNCERTAINTIES, Uncertainty};
@@ -129,6 +130,19 @@ impl AttackedSet {
         Ok(Self { batches })
     }
 
+    /// The same in 8 bits within `threat`, as a deployed student is shown them; `set` holds the images that were attacked.
+    ///
+    /// # Errors
+    /// Whatever hinders `set` from being read.
+    pub fn stored(&self, set: &Dataset, threat: ThreatModel) -> Result<Dataset> {
+        let mut pixels = Vec::with_capacity(set.len());
+        for (images, labels) in self.batches() {
+            let indices: Vec<usize> = (pixels.len()..pixels.len() + labels.len()).collect();
+            pixels.extend(stored_within(set, &indices, images, threat)?);
+        }
+        set.with_pixels(pixels.into_iter().enumerate())
+    }
+
     /// Batches of images `[batch, 3, h, w]` with their labels.
     pub fn batches(&self) -> impl Iterator<Item = (Tensor<4>, &[u32])> {
         self.batches.iter().map(|(images, labels)| (images.clone(), labels.as_slice()))
@@ -143,20 +157,6 @@ pub fn right_under(model: &dyn Model, attacked: &AttackedSet) -> Result<Vec<bool
         right.extend(answers.into_iter().zip(labels).map(|(answer, label)| answer == *label));
     }
     Ok(right)
-}
-
-/// The student's answers to attacked images, null among them.
-pub(super) fn answers_under(
-    student: Abstaining<'_>,
-    attacked: &AttackedSet,
-    progress: &dyn Progress,
-) -> Result<Vec<Answer>> {
-    let mut answers = Vec::new();
-    for (images, _) in attacked.batches() {
-        progress.check()?;
-        answers.extend(student.answers(images)?);
-    }
-    Ok(answers)
 }
 
 /// Outcomes of the student with its null rule on clean test images, on images attacked without knowledge of the rule and with it, and on damaged ones.

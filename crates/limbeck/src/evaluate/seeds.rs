@@ -76,6 +76,10 @@ pub fn over_seeds(runs: &[Evaluation]) -> Result<SeedSummary> {
             let found = format!("runs of versions {} and {}", first.limbeck_version, run.limbeck_version);
             return Err(refused(found, "runs of one version"));
         }
+        if run.revision != first.revision {
+            let found = format!("runs of revisions {} and {}", first.revision, run.revision);
+            return Err(refused(found, "runs of one build (limbeck report RUN renews what is older)"));
+        }
         if let Some((key, [a, b])) = first_difference(&settings, &self::settings(run)?) {
             return Err(refused(
                 format!("runs with {key} = {a} and {b}"),

@@ -1,6 +1,6 @@
 //! Plain sentences derived from the figures, failures as plainly as successes.
 
-use super::results::{Evaluation, ModelRow, Outcome, Rate, Statement};
+use super::results::{Comparison, Evaluation, ModelRow, Outcome, Rate, Statement};
 use super::worst_case::threat_label;
 use crate::attack::ThreatModel;
 use crate::text::percent;
@@ -36,27 +36,43 @@ fn share(rate: Rate) -> f64 {
     rate.share().unwrap_or(0.0)
 }
 
-/// A poison that does no harm proves nothing about a defence.
+/// A poison that does no harm proves nothing about a defence: the harm of a backdoor is that it works, of any other what it costs in accuracy.
 fn harm(results: &Evaluation) -> Option<Statement> {
     results.poison.as_ref()?;
     let (clean, poisoned) = (model(results, "clean-trained")?, model(results, "undefended")?);
-    let (before, after) = (share(clean.clean), share(poisoned.clean));
-    let harmed = clean.clean.wilson()?[0] > poisoned.clean.wilson()?[1];
+    if let (Some(without), Some(with)) = (clean.backdoor, poisoned.backdoor) {
+        let works = with.wilson()?[0] > without.wilson()?[1];
+        return say(
+            works,
+            format!(
+                "The backdoor {}: without a defence {} of the triggered test images are answered with its class, of a network that never saw the poison {}{}.",
+                if works { "works" } else { "does not measurably work" },
+                percent(share(with)),
+                percent(share(without)),
+                if works { "" } else { ": purification cannot show a gain there" }
+            ),
+        );
+    }
+    let (before, after) = (percent(share(clean.clean)), percent(share(poisoned.clean)));
+    let harmed = is_better(results, "clean", "none");
     say(
         harmed,
         match harmed {
             true => format!(
-                "The poison does harm: trained on it without a defence, clean accuracy falls from {} to {}.",
-                percent(before),
-                percent(after)
+                "The poison does harm: trained on it without a defence, clean accuracy falls from {before} to {after}."
             ),
             false => format!(
-                "The poison does no measurable harm to clean accuracy ({} without it, {} with it): purification cannot show a gain there.",
-                percent(before),
-                percent(after)
+                "The poison does no measurable harm to clean accuracy ({before} without it, {after} with it): purification cannot show a gain there."
             ),
         },
     )
+}
+
+/// Whether the classifier behind the first filter is right more often than that behind the second, beyond chance (McNemar, p < 0.05).
+fn is_better(results: &Evaluation, first: &str, second: &str) -> bool {
+    let is_pair = |row: &&Comparison| row.first == first && row.second == second;
+    let found = results.filters.iter().find(is_pair);
+    found.is_some_and(|row| row.only_first > row.only_second && row.p_value < 0.05)
 }
 
 fn found(results: &Evaluation) -> Option<Statement> {
@@ -93,7 +109,7 @@ fn known(results: &Evaluation) -> Option<Statement> {
         percent(misread),
         if got_past { "" } else { "; a better attack may get past the detector more often" }
     );
-    Some(Statement { outcome: if got_past { Outcome::Fail } else { Outcome::NotRun }, text })
+    Some(Statement { outcome: if got_past { Outcome::Fail } else { Outcome::Unknown }, text })
 }
 
 /// A detector that flags honest damage sees noise, not intent.
@@ -117,14 +133,25 @@ fn honest(results: &Evaluation) -> Option<Statement> {
 fn value_of_the_filter(results: &Evaluation) -> Option<Statement> {
     let control = |name: &str| results.controls.iter().find(|row| row.filter == name);
     let (ours, random) = (control("limbeck")?, control("random")?);
-    let better = ours.clean.wilson()?[0] > random.clean.wilson()?[1];
+    let [clean, clean_of_random] = [ours, random].map(|row| percent(share(row.clean)));
+    if let (Some(left), Some(left_by_random)) = (ours.backdoor, random.backdoor) {
+        let better = left.wilson()?[1] < left_by_random.wilson()?[0];
+        return say(
+            better,
+            format!(
+                "Behind limbeck's filter the backdoor works on {} of the triggered test images, behind a random filter of equal size on {}{}; on clean ones the classifiers reach {clean} and {clean_of_random}.",
+                percent(share(left)),
+                percent(share(left_by_random)),
+                if better { "" } else { ", no clear difference" }
+            ),
+        );
+    }
+    let better = is_better(results, "limbeck", "random");
+    let tail = if better { "" } else { ": no clear difference" };
     say(
         better,
         format!(
-            "A classifier behind limbeck's filter reaches {} on clean test images, behind a random filter of equal size {}{}.",
-            percent(share(ours.clean)),
-            percent(share(random.clean)),
-            if better { "" } else { ": no clear difference" }
+            "A classifier behind limbeck's filter reaches {clean} on clean test images, behind a random filter of equal size {clean_of_random}{tail}."
         ),
     )
 }
@@ -231,8 +258,43 @@ mod tests {
             known(&results).expect("there was such an attack")
         };
         let (failed, won) = (told(5), told(40));
-        assert_eq!((failed.outcome, won.outcome), (Outcome::NotRun, Outcome::Fail));
+        assert_eq!((failed.outcome, won.outcome), (Outcome::Unknown, Outcome::Fail));
         assert!(failed.text.contains("7.8 %") && failed.text.contains("a better attack"), "{}", failed.text);
         assert!(won.text.contains("62.5 % fool") && won.text.ends_with("are not flagged."), "{}", won.text);
+    }
+
+    fn told(results: &Evaluation, of: fn(&Evaluation) -> Option<Statement>) -> (Outcome, String) {
+        of(results).map(|statement| (statement.outcome, statement.text)).expect("it is said")
+    }
+
+    #[test]
+    fn filters_are_compared_on_the_same_images() {
+        let mut results = crate::report::sample::evaluation();
+        assert_eq!(told(&results, value_of_the_filter).0, Outcome::Pass);
+        assert_eq!(told(&results, harm).0, Outcome::Pass);
+        results.filters.iter_mut().for_each(|row| row.p_value = 0.05);
+        let (outcome, text) = told(&results, value_of_the_filter);
+        assert_eq!(outcome, Outcome::Fail);
+        assert!(text.contains("no clear difference"), "{text}");
+        let (outcome, text) = told(&results, harm);
+        assert_eq!(outcome, Outcome::Fail);
+        assert!(text.contains("no measurable harm"), "{text}");
+    }
+
+    #[test]
+    fn of_a_backdoor_is_said_how_often_it_works_not_what_it_costs() {
+        let mut results = crate::report::sample::evaluation();
+        let rate = |successes| Some(Rate { successes, trials: 100 });
+        for row in &mut results.models {
+            row.backdoor = rate(if row.model == "undefended" { 95 } else { 2 });
+        }
+        for row in &mut results.controls {
+            row.backdoor = rate(if row.filter == "limbeck" { 1 } else { 94 });
+        }
+        results.filters.clear();
+        let (outcome, text) = told(&results, harm);
+        assert!(outcome == Outcome::Pass && text.contains("95.0 %") && text.contains("2.0 %"), "{text}");
+        let (outcome, text) = told(&results, value_of_the_filter);
+        assert!(outcome == Outcome::Pass && text.contains("1.0 %") && text.contains("94.0 %"), "{text}");
     }
 }

@@ -11,9 +11,9 @@ use crate::distill::Answer;
 /// What a model made of each image of a set.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcomes {
-    /// Whether its class is right, given or not.
+    /// Whether its largest logit is that of the label; it is not where an outlier class wins.
     pub right: Vec<bool>,
-    /// What it answered, null among it; `None` for a model that always answers.
+    /// What it answered to the image in 8 bits, null among it; `None` for a model that always answers.
     pub answers: Option<Vec<Answer>>,
 }
 
@@ -90,7 +90,11 @@ pub fn threats<'a>(attacks: impl IntoIterator<Item = &'a AttackConfig>) -> Vec<T
 }
 
 /// Images that are right as they are and under every attempt within `threat`.
-pub fn right_in_worst_case(threat: ThreatModel, clean: &Outcomes, attempts: &[Attempt]) -> Vec<bool> {
+pub fn right_in_worst_case<'a>(
+    threat: ThreatModel,
+    clean: &Outcomes,
+    attempts: impl IntoIterator<Item = &'a Attempt>,
+) -> Vec<bool> {
     in_every_case(threat, clean, attempts, |outcomes, image| outcomes.right[image])
 }
 
@@ -128,15 +132,15 @@ pub fn worst_case(
 }
 
 /// For each image whether a claim holds as it is and under every attempt within `threat`.
-fn in_every_case(
+fn in_every_case<'a>(
     threat: ThreatModel,
     clean: &Outcomes,
-    attempts: &[Attempt],
+    attempts: impl IntoIterator<Item = &'a Attempt>,
     holds: impl Fn(&Outcomes, usize) -> bool,
 ) -> Vec<bool> {
-    let within = || attempts.iter().filter(|attempt| attempt.counts_under(threat));
+    let within: Vec<_> = attempts.into_iter().filter(|attempt| attempt.counts_under(threat)).collect();
     (0..clean.right.len())
-        .map(|image| holds(clean, image) && within().all(|attempt| holds(&attempt.outcomes, image)))
+        .map(|image| holds(clean, image) && within.iter().all(|attempt| holds(&attempt.outcomes, image)))
         .collect()
 }
 

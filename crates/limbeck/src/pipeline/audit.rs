@@ -10,7 +10,7 @@ use super::findings::TRUSTED_SCORES;
 use super::run::Run;
 use super::sets::Sets;
 use super::stages::{Made, Poison, Trained};
-use crate::artefact::{read_json, write_json};
+use crate::artefact::{HIDDEN, read_json, write_json};
 use crate::dataset::{Dataset, Edit, SampleId, encode_png, rewrite_all};
 use crate::error::{Error, Result};
 use crate::network::{TrainedAutoencoder, TrainedClassifier};
@@ -243,17 +243,18 @@ impl Run<'_> {
         // The copy has what nobody reads too, other columns and parts; nothing that is learnt hangs on those.
         let copied = self.key("purified", &sets.known().to_vec(), &[&key, &sets.source.fingerprint()?]);
         self.stage("purify", &copied, &["purified"], |run, _| {
-            let destination = run.path("purified");
-            if destination.exists() {
-                std::fs::remove_dir_all(&destination).map_err(Error::io("replace", &destination))?;
-            }
+            let (destination, fresh) = (run.path("purified"), run.path(&format!("{HIDDEN}purified")));
             run.progress.task("writing the purified set", "images");
             let edits = purified_edits(sets, &set, &kept, audit)?;
-            rewrite_all(&sets.source, &destination, &mut |id, _, _| {
+            rewrite_all(&sets.source, &fresh, &mut |id, _, _| {
                 run.progress.check()?;
                 Ok(edits.get(id).cloned().unwrap_or(Edit::Drop))
             })?;
-            Ok(())
+            // What was there stays until the new one is complete.
+            if destination.exists() {
+                std::fs::remove_dir_all(&destination).map_err(Error::io("replace", &destination))?;
+            }
+            std::fs::rename(&fresh, &destination).map_err(Error::io("rename to", &destination))
         })?;
         let of_kept = |indices: &[usize], verdicts: &[Verdict]| {
             let mut wanted = vec![false; audited.len()];

@@ -19,7 +19,7 @@ use crate::distill::{Abstaining, Answer, DetectorLimits, NullRule};
 use crate::error::{Error, Result};
 use crate::evaluate::results::{Check, ModelRow, Robustness};
 use crate::evaluate::{Source, Subject, Trials, accuracy, attack_set, examine, robustness};
-use crate::network::{TrainedAutoencoder, TrainedClassifier};
+use crate::network::{Model, TrainedAutoencoder, TrainedClassifier};
 use crate::poison::{TruthManifest, TruthRow, poison};
 use crate::progress::Progress;
 use crate::purify::Knowledge;
@@ -68,15 +68,25 @@ pub fn poison_copy(
             ));
         }
     }
+    let plan = &config.poison.plan;
+    if plan.fraction == 0.0 {
+        return Err(Error::config(
+            "poison.plan.fraction",
+            0,
+            "a share above 0: a copy without poison is no use",
+        ));
+    }
     let sets = Sets::load(config, progress)?;
+    plan.check_target(&sets.train)?;
     let seed = Seed::new(config.seed);
     let surrogate = match surrogate {
-        Some(path) => load_fitting(path, &sets.train, device)?,
+        Some(path) => Some(load_fitting(path, &sets.train, device)?),
+        None if !plan.needs_surrogate() => None,
         None => {
             let section = &config.poison;
             progress.task("training the surrogate classifier", "images");
             let spec = section.surrogate.spec(&sets.train, 1.0);
-            train_classifier(
+            let (surrogate, _) = train_classifier(
                 spec,
                 &sets.train.subset(&sets.fitted),
                 &Targets::Labels,
@@ -86,8 +96,8 @@ pub fn poison_copy(
                 seed.child("surrogate"),
                 &Checkpoints::none(),
                 progress,
-            )?
-            .0
+            )?;
+            Some(surrogate)
         }
     };
     let full = Dataset::load(&sets.source, Part::Train, config.data.image_size, &mut |_, _| {})?;
@@ -105,12 +115,12 @@ pub fn poison_copy(
         full.samples().iter().filter(|sample| known.contains(&sample.id)).map(clean_row).collect();
     let full = full.subset(&poisonable);
     let copied: HashSet<SampleId> = full.samples().iter().map(|sample| sample.id).collect();
-    let plan = &config.poison.plan;
+    let crafted_on = surrogate.as_ref().map(|network| network as &dyn Model);
     let train_copies =
-        || CopiedDefence::train(config, &sets, &surrogate, device, &Checkpoints::none(), progress);
-    let copies = plan.evade.is_on().then(train_copies).transpose()?;
+        |surrogate| CopiedDefence::train(config, &sets, surrogate, device, &Checkpoints::none(), progress);
+    let copies = surrogate.as_ref().filter(|_| plan.evade.is_on()).map(train_copies).transpose()?;
     let poisoned = with_copies(copies.as_ref(), plan.evade.percentile, |copies| {
-        poison(&full, plan, &surrogate, copies, device, seed.child("poison"), progress)
+        poison(&full, plan, crafted_on, copies, device, seed.child("poison"), progress)
     })?;
     let changed: HashMap<_, _> =
         poisoned.images.iter().map(|image| (full.samples()[image.index].id, image)).collect();
@@ -285,7 +295,6 @@ pub fn train_model(
     if let Some(parent) = destination.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
     }
-    model.save(destination)?;
     let row = ModelRow {
         model: file_name(destination),
         trained_on: sets.name.clone(),
@@ -294,6 +303,7 @@ pub fn train_model(
         transferred: Vec::new(),
         backdoor: None,
     };
+    model.save(destination)?;
     Ok((row, epochs))
 }
 

@@ -19,7 +19,7 @@ use crate::evaluate::{
 };
 use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Normalisation, Views};
 use crate::poison::PoisonConfig;
-use crate::purify::{Knowledge, KnowledgeConfig, LabelModelConfig, NoiseConfig, PurifyConfig};
+use crate::purify::{Knowledge, KnowledgeConfig, LabelModelConfig, NoiseConfig, PurifyConfig, ScoreKind};
 use crate::train::TrainConfig;
 
 /// Everything that decides the bytes of a run.
@@ -293,6 +293,18 @@ impl RunConfig {
                 "a weight above 0, or `poison.plan.evade.eps` = 0: an attacker evades the detection head";
             return Err(Error::config("dae.head_weight", weight, expected));
         }
+        if weight == 0.0 && matches!(self.purify.score, ScoreKind::Head | ScoreKind::Mixture) {
+            let found = format!("{}, with dae.head_weight = 0", self.purify.score.name());
+            return Err(Error::config(
+                "purify.score",
+                found,
+                "a score that asks no detection head that was not taught",
+            ));
+        }
+        if !self.label_model.enabled && self.purify.score == ScoreKind::Label {
+            let expected = "another score, or label_model.enabled = true: no other model gives it";
+            return Err(Error::config("purify.score", "label, with label_model.enabled = false", expected));
+        }
         self.dae.train.check("dae.train")?;
         self.label_model.check("label_model")?;
         self.purify.check("purify")?;
@@ -384,7 +396,14 @@ pub(crate) fn overlaid<C: Serialize + DeserializeOwned>(
         let over: toml::Table = toml::from_str(&text).map_err(|error| {
             Error::artefact(path, error.to_string().trim().replace('\n', " "), "a TOML config")
         })?;
-        merge(&mut table, over, "")?;
+        let merged =
+            merge(&mut table, over, "").and_then(|()| serde_path::<C>(toml::Value::Table(table.clone())));
+        merged.map_err(|error| match error {
+            Error::Config { key, found, expected } => {
+                Error::artefact(path, format!("`{key}`: {found}"), expected)
+            }
+            error => error,
+        })?;
     }
     if let Some(between) = between {
         merge(&mut table, between, "")?;
@@ -506,6 +525,7 @@ mod tests {
             "poison.surrogate.width=0",
             "label_model.width=0",
             "label_model.first_epochs=0",
+            "dae.head_weight=-1",
         ] {
             let (key, _) = set.split_once('=').expect("a key");
             assert!(refusal(set).contains(&format!("`{key}`: found")), "{}", refusal(set));
@@ -520,6 +540,31 @@ mod tests {
         for key in ["eps=2", "steps=0", "weight=-1", "percentile=101"] {
             let key = format!("poison.plan.evade.{key}");
             assert!(refusal(&key).contains(key.split('=').next().expect("a key")), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_score_of_a_model_that_nothing_taught_is_refused() {
+        let resolve = |sets: [&str; 2]| RunConfig::resolve(Preset::Sample, None, &sets.map(str::to_owned));
+        for sets in [
+            ["dae.head_weight=0", "purify.score=head"],
+            ["dae.head_weight=0", "purify.score=mixture"],
+            ["label_model.enabled=false", "purify.score=label"],
+        ] {
+            let error = resolve(sets).expect_err("refused").to_string();
+            assert!(error.contains("`purify.score`"), "{error}");
+        }
+        resolve(["dae.head_weight=0", "purify.score=mse"]).expect("the error needs no head");
+    }
+
+    #[test]
+    fn a_fault_in_a_file_of_settings_names_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("mine.toml");
+        for text in ["foo = 1", "[dae]\nwidth = \"wide\""] {
+            std::fs::write(&path, text).expect("written");
+            let error = RunConfig::resolve(Preset::Sample, Some(&path), &[]).expect_err(text).to_string();
+            assert!(error.contains("mine.toml") && error.contains("expected"), "{error}");
         }
     }
 

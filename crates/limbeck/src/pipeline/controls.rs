@@ -10,8 +10,8 @@ use super::sets::Sets;
 use super::stages::{Made, Poison};
 use crate::dataset::Dataset;
 use crate::error::Result;
-use crate::evaluate::results::{ControlRow, ModelRow, Rate};
-use crate::evaluate::{Truth, accuracy};
+use crate::evaluate::results::{Comparison, ControlRow, Rate};
+use crate::evaluate::{Examined, Truth, compare, read};
 use crate::network::TrainedClassifier;
 use crate::purify::{Verdict, purified_set};
 use crate::train::{Epoch, Targets};
@@ -39,7 +39,7 @@ impl Run<'_> {
     ) -> Result<Made<Vec<Control>>> {
         let mut controls = Vec::new();
         let mut keys = vec![audit.key.clone()];
-        if self.config.evaluate.controls {
+        if self.config.evaluate.controls || self.config.evaluate.ablation {
             let truth = match &poison.truth {
                 Some(manifest) => Truth::join(manifest, &audit.ledger)?,
                 None => Truth::unknown(),
@@ -118,33 +118,47 @@ impl Run<'_> {
         Ok(Made { key: self.key("controls", &(), &keys), value: controls })
     }
 
+    /// A row for each filter, and what limbeck's is against the others.
     pub(super) fn control_rows(
         &self,
         finished: &Finished<'_>,
-        models: &[ModelRow],
+        examined: &[Examined],
         backdoor: &impl Fn(&TrainedClassifier) -> Result<Option<Rate>>,
-    ) -> Result<Vec<ControlRow>> {
-        let undefended = models.iter().find(|row| row.model == "undefended");
+    ) -> Result<(Vec<ControlRow>, Vec<Comparison>)> {
+        let (mut rows, mut right) = (Vec::new(), Vec::new());
         let poisoned = finished.poison.poisoned.as_ref().map(|set| set.images.len() as u64);
-        let none = undefended.map(|row| ControlRow {
-            filter: "none".to_owned(),
-            removed: 0,
-            reconstructed: 0,
-            poison_left: poisoned,
-            clean: row.clean,
-            backdoor: row.backdoor,
-        });
-        let trained =
-            finished.controls.value.iter().filter(|control| control.filter != "clean").map(|control| {
-                Ok(ControlRow {
+        if let Some(undefended) = examined.iter().find(|model| model.row.model == "undefended") {
+            rows.push(ControlRow {
+                filter: "none".to_owned(),
+                removed: 0,
+                reconstructed: 0,
+                poison_left: poisoned,
+                clean: undefended.row.clean,
+                backdoor: undefended.row.backdoor,
+            });
+            right.push(("none", undefended.clean_test.right.clone()));
+        }
+        for control in &finished.controls.value {
+            let reading = read(&control.classifier, &finished.sets.test, self.progress)?;
+            if control.filter != "clean" {
+                rows.push(ControlRow {
                     filter: control.filter.to_owned(),
                     removed: control.removed,
                     reconstructed: control.reconstructed,
                     poison_left: control.poison_left,
-                    clean: accuracy(&control.classifier, &finished.sets.test, self.progress)?,
+                    clean: Rate::of(reading.right.iter().copied()),
                     backdoor: backdoor(&control.classifier)?,
-                })
-            });
-        none.map(Ok).into_iter().chain(trained).collect()
+                });
+            }
+            right.push((control.filter, reading.right));
+        }
+        let of = |filter: &str| right.iter().find(|(name, _)| *name == filter);
+        let pairs = [("limbeck", "none"), ("limbeck", "random"), ("limbeck", "perfect"), ("clean", "none")];
+        let compared = pairs.into_iter().filter_map(|(first, second)| Some((of(first)?, of(second)?))).map(
+            |((first, of_first), (second, of_second))| {
+                compare("clean", (first, of_first), (second, of_second))
+            },
+        );
+        Ok((rows, compared.collect::<Result<_>>()?))
     }
 }

@@ -3,7 +3,7 @@
 use super::audit::{Audit, Networks};
 use super::controls::Control;
 use super::copies::with_copies;
-use super::run::Run;
+use super::run::{REVISION, Run};
 use super::sets::Sets;
 use super::stages::{Made, Poison, Trained};
 use crate::artefact::{read_json, write_atomically, write_json};
@@ -132,9 +132,11 @@ impl Run<'_> {
             }
         };
         let decisive = self.config.purify.score;
+        let (controls, filters) = self.control_rows(finished, &examined, &backdoor)?;
         let mut results = Evaluation {
             limbeck_version: crate::VERSION.to_owned(),
             config_hash: self.config.hash(),
+            revision: REVISION,
             config_toml: self.config.to_toml(),
             seed: self.config.seed,
             dataset: DatasetSummary {
@@ -171,7 +173,8 @@ impl Run<'_> {
                 self.seed("evaluate"),
                 progress,
             )?,
-            controls: self.control_rows(finished, &models, &backdoor)?,
+            controls,
+            filters,
             abstention: abstention(
                 abstaining,
                 &sets.test,
@@ -196,6 +199,8 @@ impl Run<'_> {
             models,
             statements: Vec::new(),
         };
+        // Exchangeable with the test images are calibration images that no network has seen.
+        results.abstention.guaranteed &= !distill.has_given_networks();
         results.statements = statements(&results);
         Ok(results)
     }

@@ -79,6 +79,7 @@ impl Run<'_> {
     /// It is `decisions.csv`. An edited one is never written over: where the audit was redone since, the next table is
     /// `decisions-2.csv` and so on, with the decisions that were made carried over by id. An untouched one is replaced.
     pub(super) fn offer_decisions(&mut self, audited: &Dataset, proposed: &Audit) -> Result<String> {
+        self.visited.insert(OFFERED.to_owned());
         let last = self.manifest.stages.get(OFFERED).cloned();
         let (mut name, mut as_written) = ("decisions.csv".to_owned(), None);
         if let Some(StageRecord { inputs, files }) = last

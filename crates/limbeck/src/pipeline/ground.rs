@@ -9,6 +9,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::config::RunConfig;
+use super::manifest::Kind;
 use super::run::Run;
 use super::sets::Sets;
 use crate::artefact::write_atomically;
@@ -62,7 +63,7 @@ fn twin_settings(noise: &NoiseConfig) -> (bool, &[crate::attack::AttackConfig]) 
 impl Run<'_> {
     /// Reads the images, and poisons them if the config has a simulated attacker.
     pub(crate) fn images(&mut self) -> Result<Images> {
-        let sets = self.start(false)?;
+        let sets = self.start(Kind::Audited)?;
         let poison = self.poison(&sets, sets.content_hash())?;
         let audited = match &poison.poisoned {
             Some(poisoned) => poisoned.apply(&sets.train)?,

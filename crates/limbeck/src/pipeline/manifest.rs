@@ -1,12 +1,12 @@
 //! `manifest.json`: which stages are done, with which inputs, and the hashes of their files.
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::artefact::{hash_file, read_json, write_json};
+use crate::artefact::{self, hash_file, read_json, write_json};
 use crate::error::{Error, Result};
 
 const FILE: &str = "manifest.json";
@@ -32,6 +32,15 @@ pub struct StageRecord {
     pub inputs: String,
     /// BLAKE3 of each file it wrote, by path below the run directory.
     pub files: BTreeMap<String, String>,
+}
+
+/// What a run does about its training set; a folder holds runs of one kind.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// It audits it first.
+    Audited,
+    /// It distils from all of it as it is.
+    AsIs,
 }
 
 impl Manifest {
@@ -68,31 +77,24 @@ impl Manifest {
         let path = directory.join(LOCK);
         let file = File::options().write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(Error::io("write", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Error::data(
-                directory,
-                "another run at work in it",
-                "one at a time, or a folder for each",
-            )),
-            Err(TryLockError::Error(error)) => Err(Error::io("lock", &path)(error)),
-        }
+        artefact::lock(&file, directory, "another run", "one at a time, or a folder for each")?;
+        Ok(file)
     }
 
     /// Refuses to mix a run with an audit and one without in one folder: each would write over the other's student.
     ///
     /// # Errors
     /// [`Error::Data`] names the folder and what it holds.
-    pub fn refuse_other_kind(&self, directory: &Path, as_is: bool) -> Result<()> {
+    pub(super) fn refuse_other_kind(&self, directory: &Path, kind: Kind) -> Result<()> {
         // Every audit begins with the undefended classifier, and nothing but an audit makes one.
         let is_audited = self.stages.contains_key("undefended");
         let is_as_is = self.stages.contains_key("teacher") && !is_audited;
-        let (found, expected) = match as_is {
-            false if is_as_is => (
+        let (found, expected) = match kind {
+            Kind::Audited if is_as_is => (
                 "a set that was distilled as it is (--as-is)",
                 "another folder for a run with an audit; its student is measured by `limbeck evaluate FOLDER/student.safetensors DATA`",
             ),
-            true if is_audited => {
+            Kind::AsIs if is_audited => {
                 ("a run with an audit", "another folder for a set that is distilled as it is (--as-is)")
             }
             _ => return Ok(()),
@@ -101,8 +103,9 @@ impl Manifest {
     }
 
     /// Writes the manifest, making the folder if need be.
-    pub fn save(&self, directory: &Path) -> Result<()> {
+    pub fn save(&mut self, directory: &Path) -> Result<()> {
         std::fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
+        crate::VERSION.clone_into(&mut self.limbeck_version);
         write_json(&directory.join(FILE), self)
     }
 
@@ -169,14 +172,15 @@ mod tests {
     fn a_folder_holds_a_run_with_an_audit_or_one_without() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut manifest = Manifest::open(folder.path()).expect("empty");
-        manifest.refuse_other_kind(folder.path(), false).expect("nothing is done yet");
+        manifest.refuse_other_kind(folder.path(), Kind::Audited).expect("nothing is done yet");
         manifest.record(folder.path(), "teacher", "key", &[]).expect("written");
         let mut manifest = Manifest::open(folder.path()).expect("read");
-        manifest.refuse_other_kind(folder.path(), true).expect("its own kind");
-        let error = manifest.refuse_other_kind(folder.path(), false).expect_err("as it is").to_string();
+        manifest.refuse_other_kind(folder.path(), Kind::AsIs).expect("its own kind");
+        let error =
+            manifest.refuse_other_kind(folder.path(), Kind::Audited).expect_err("as it is").to_string();
         assert!(error.contains("--as-is") && error.contains("another folder"), "{error}");
         manifest.record(folder.path(), "undefended", "key", &[]).expect("written");
-        let error = manifest.refuse_other_kind(folder.path(), true).expect_err("audited").to_string();
+        let error = manifest.refuse_other_kind(folder.path(), Kind::AsIs).expect_err("audited").to_string();
         assert!(error.contains("found a run with an audit"), "{error}");
     }
 }

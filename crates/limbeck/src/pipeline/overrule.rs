@@ -36,7 +36,8 @@ impl Run<'_> {
 
     /// Holds the decisions against the audited set and keeps them in the run directory.
     pub(super) fn decisions(&self, file: Option<&DecisionFile>, audited: &Dataset) -> Result<Decisions> {
-        let decisions = file.map(|file| file.resolve(audited)).transpose()?.unwrap_or_default();
+        let resolved = file.map(|file| file.resolve(audited)).transpose();
+        let decisions = resolved.map_err(|error| self.of_kept(error))?.unwrap_or_default();
         let kept = self.path(KEPT);
         if !decisions.is_empty() {
             decisions.save(&kept, audited.classes())?;
@@ -44,6 +45,17 @@ impl Run<'_> {
             std::fs::remove_file(&kept).map_err(Error::io("remove", &kept))?;
         }
         Ok(decisions)
+    }
+
+    /// Nobody wrote the kept file: who is told of a fault in it is told how to be rid of it.
+    fn of_kept(&self, error: Error) -> Error {
+        match (&self.by_hand, error) {
+            (ByHand::Kept, Error::Data { path, entry, found, expected }) => {
+                let way_out = "`limbeck purify DATA --out RUN --forget-decisions` drops what was decided by hand in earlier runs";
+                Error::Data { path, entry, found, expected: format!("{expected}; {way_out}") }
+            }
+            (_, error) => error,
+        }
     }
 
     /// Puts the decisions over what is proposed, and writes the ledger. Its key, on which everything later hangs, changes with them.

@@ -1,5 +1,7 @@
 //! The run directory and the order of its stages.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -8,11 +10,11 @@ use burn::tensor::Device;
 use super::audit::{Networks, Purified};
 use super::config::RunConfig;
 use super::evaluation::Finished;
-use super::manifest::Manifest;
+use super::manifest::{Kind, Manifest};
 use super::overrule::ByHand;
 use super::sets::Sets;
 use super::stages::Made;
-use crate::artefact::write_atomically;
+use crate::artefact::{HIDDEN, write_atomically};
 use crate::dataset::refuse_below;
 use crate::error::{Error, Result};
 use crate::evaluate::results::Evaluation;
@@ -22,7 +24,7 @@ use crate::rng::Seed;
 use crate::train::Checkpoints;
 
 /// Raised with every change of what a stage computes or writes, so that runs of earlier builds are made again rather than misread.
-const REVISION: u32 = 3;
+pub(super) const REVISION: u32 = 4;
 
 /// How far a run goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +68,19 @@ pub(super) fn refuse_output_within(config: &RunConfig, output: &Path) -> Result<
     config.data_path().into_iter().chain(trusted).try_for_each(|source| refuse_below(&source, output))
 }
 
+/// Refuses a run directory that holds the images that the config names: a stage would write over them.
+fn refuse_input_within(config: &RunConfig, directory: &Path) -> Result<()> {
+    let Ok(own) = directory.canonicalize() else { return Ok(()) };
+    let trusted = Some(&config.data.trusted).filter(|path| !path.is_empty()).map(PathBuf::from);
+    for source in config.data_path().into_iter().chain(trusted) {
+        if source.canonicalize().is_ok_and(|source| source.starts_with(&own)) {
+            let found = format!("a part of the run directory {}", directory.display());
+            return Err(Error::data(source, found, "a copy elsewhere: the run would write over it"));
+        }
+    }
+    Ok(())
+}
+
 /// A run directory with its config.
 pub struct Run<'a> {
     pub(super) directory: PathBuf,
@@ -73,6 +88,10 @@ pub struct Run<'a> {
     pub(super) device: Device,
     pub(super) progress: &'a dyn Progress,
     pub(super) manifest: Manifest,
+    /// Stages that were gone through, made or found done.
+    pub(super) visited: BTreeSet<String>,
+    /// Whether one of them was made anew.
+    has_made: bool,
     pub(super) by_hand: ByHand,
     /// Held from the moment that something is written, until the run is dropped.
     lock: Option<File>,
@@ -98,6 +117,8 @@ impl<'a> Run<'a> {
             progress,
             manifest,
             by_hand: ByHand::Kept,
+            visited: BTreeSet::new(),
+            has_made: false,
             lock: None,
         })
     }
@@ -113,8 +134,14 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Whatever a stage reports; what was finished stays, and the next call goes on from there.
     pub fn execute(&mut self, goal: Goal) -> Result<Outcome> {
+        let outcome = self.up_to(goal)?;
+        self.name_stale();
+        Ok(outcome)
+    }
+
+    fn up_to(&mut self, goal: Goal) -> Result<Outcome> {
         let decision_file = self.decision_file()?;
-        let sets = self.start(false)?;
+        let sets = self.start(Kind::Audited)?;
         let data = sets.content_hash().to_owned();
         let mut outcome = Outcome {
             known: sets.known().len() as u64,
@@ -182,7 +209,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub fn distil_as_it_is(&mut self) -> Result<()> {
-        let sets = self.start(true)?;
+        let sets = self.start(Kind::AsIs)?;
         let unfiltered = Purified::nothing(&sets)?;
         let teacher = self.teacher(&unfiltered)?;
         let soft_labels = self.soft_labels(&unfiltered, &teacher)?;
@@ -194,10 +221,11 @@ impl<'a> Run<'a> {
     /// Reads the data and the networks that are there already; only when they are sound, the folder is made and the config written.
     ///
     /// # Errors
-    /// Whatever is not sound, a folder in which another run is at work, and one that holds a run of the other kind: with an audit, or `as_is`.
-    pub(super) fn start(&mut self, as_is: bool) -> Result<Sets> {
+    /// Whatever is not sound, a folder in which another run is at work, and one that holds a run of the other kind.
+    pub(super) fn start(&mut self, kind: Kind) -> Result<Sets> {
         refuse_output_within(&self.config, &self.directory)?;
-        self.manifest.refuse_other_kind(&self.directory, as_is)?;
+        refuse_input_within(&self.config, &self.directory)?;
+        self.manifest.refuse_other_kind(&self.directory, kind)?;
         let sets = Sets::load(&self.config, self.progress)?;
         self.given_teacher(&sets.train)?;
         self.named_ensemble(&sets.train)?;
@@ -205,12 +233,35 @@ impl<'a> Run<'a> {
             self.lock = Some(Manifest::lock(&self.directory)?);
             // Another run may have been at work until now.
             self.manifest = Manifest::open(&self.directory)?;
-            self.manifest.refuse_other_kind(&self.directory, as_is)?;
+            self.manifest.refuse_other_kind(&self.directory, kind)?;
+            // What a run that was killed has left.
+            self.sweep(|file| file.starts_with(HIDDEN))?;
         }
         self.manifest.save(&self.directory)?;
         let (path, text) = (self.path("config.toml"), self.config.to_toml());
         write_atomically(&path, |file| file.write_all(text.as_bytes()).map_err(Error::io("write", &path)))?;
         Ok(sets)
+    }
+
+    /// Removes what lies in the folder under such a name.
+    fn sweep(&self, is_left_over: impl Fn(&str) -> bool) -> Result<()> {
+        for entry in std::fs::read_dir(&self.directory).map_err(Error::io("read", &self.directory))? {
+            let path = entry.map_err(Error::io("read", &self.directory))?.path();
+            if !path.file_name().and_then(OsStr::to_str).is_some_and(&is_left_over) {
+                continue;
+            }
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.map_err(Error::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Names the stages that earlier runs made of other inputs, and that this one did not come to.
+    fn name_stale(&self) {
+        let others =
+            self.manifest.stages.keys().filter(|name| self.has_made && !self.visited.contains(*name));
+        others.for_each(|name| self.progress.stage(name, StageEvent::Stale));
     }
 
     /// The folder.
@@ -242,12 +293,14 @@ impl<'a> Run<'a> {
         files: &[&str],
         make: impl FnOnce(&Self, &Checkpoints) -> Result<()>,
     ) -> Result<()> {
+        self.visited.insert(name.to_owned());
         if self.manifest.is_done(&self.directory, name, key, files)? {
             self.progress.stage(name, StageEvent::Skipped);
             return Ok(());
         }
         self.progress.check()?;
         self.progress.stage(name, StageEvent::Started);
+        self.has_made = true;
         let checkpoints = Checkpoints::at(self.path(&format!("{name}-{}.checkpoint", &key[..16])));
         for file in files {
             if let Some(parent) = self.path(file).parent() {
@@ -257,6 +310,8 @@ impl<'a> Run<'a> {
         make(self, &checkpoints)?;
         self.manifest.record(&self.directory, name, key, files)?;
         checkpoints.clear()?;
+        // What a stop under other settings has left of this stage.
+        self.sweep(|file| file.starts_with(&format!("{name}-")) && file.ends_with(".checkpoint"))?;
         self.progress.stage(name, StageEvent::Finished);
         Ok(())
     }

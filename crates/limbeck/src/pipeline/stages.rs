@@ -149,6 +149,7 @@ impl Run<'_> {
             let key = data.to_owned();
             return Ok(Poison { poisoned: None, truth: None, surrogate: None, copies: None, key });
         }
+        section.plan.check_target(&sets.train)?;
         let surrogate = self.classifier(
             "surrogate",
             (section.surrogate, &section.train),
@@ -168,7 +169,7 @@ impl Run<'_> {
             let network = &surrogate.value.network;
             let poisoned = with_copies(copies.as_ref(), section.plan.evade.percentile, |copies| {
                 let seed = run.seed("poison");
-                poison(&sets.train, &section.plan, network, copies, &run.device, seed, run.progress)
+                poison(&sets.train, &section.plan, Some(network), copies, &run.device, seed, run.progress)
             })?;
             poisoned.save(&run.path(images))?;
             poisoned

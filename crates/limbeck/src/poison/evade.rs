@@ -131,7 +131,7 @@ pub(super) fn evade(
             let proposal = ball.map_or(proposal.clone(), |ball| ball.project(&originals, proposal));
             crafted.clone() + (proposal - crafted.clone()) * free.clone()
         };
-        let found = values(attack.steps_from(crafted.clone(), task.surrogate, &aims, allowed)?)?;
+        let found = values(attack.steps_from(crafted.clone(), task.surrogate()?, &aims, allowed)?)?;
         moved.extend(chunk.iter().zip(found.chunks_exact(set.size().bytes())).map(|(image, pixels)| {
             PoisonedImage { pixels: quantise_within(pixels, &image.pixels, near), ..*image }
         }));

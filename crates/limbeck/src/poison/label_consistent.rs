@@ -21,8 +21,8 @@ impl Poison for LabelConsistent {
     }
 
     fn craft(&self, task: &Task<'_>, _: &mut Rng) -> Result<Vec<PoisonedImage>> {
-        let Task { set, indices, config, surrogate, device, progress } = *task;
-        let crafted = craft_images(set, indices, &config.attack, surrogate, device, progress)?;
+        let Task { set, indices, config, device, progress, .. } = *task;
+        let crafted = craft_images(set, indices, &config.attack, task.surrogate()?, device, progress)?;
         let images = indices.iter().zip(crafted).map(|(&index, image)| PoisonedImage {
             index,
             label: config.target,

@@ -115,10 +115,17 @@ pub struct Task<'a> {
     set: &'a Dataset,
     indices: &'a [usize],
     config: &'a PoisonConfig,
-    /// The attacker's own network.
-    surrogate: &'a dyn Model,
+    /// The attacker's own network, for those that need one.
+    surrogate: Option<&'a dyn Model>,
     device: &'a Device,
     progress: &'a dyn Progress,
+}
+
+impl Task<'_> {
+    fn surrogate(&self) -> Result<&dyn Model> {
+        let missing = || Error::input("poison", "no surrogate classifier", "one to craft on");
+        self.surrogate.ok_or_else(missing)
+    }
 }
 
 /// One kind of poison.
@@ -179,6 +186,20 @@ impl PoisonConfig {
         self.attack.check(&format!("{key}.attack"))
     }
 
+    /// Refuses a target class that the set has not.
+    pub(crate) fn check_target(&self, set: &Dataset) -> Result<()> {
+        let classes = set.classes().len();
+        if self.target as usize >= classes {
+            return Err(Error::config("poison.plan.target", self.target, format!("a class below {classes}")));
+        }
+        Ok(())
+    }
+
+    /// Whether it takes a network of the attacker's own.
+    pub(crate) fn needs_surrogate(&self) -> bool {
+        self.is_gradient_attack() || self.evade.is_on()
+    }
+
     fn row(&self) -> (&'static str, &'static dyn Poison) {
         let row = TABLE.iter().find(|(kind, ..)| *kind == self.kind).expect("every kind is in the table");
         (row.1, row.2)
@@ -187,6 +208,11 @@ impl PoisonConfig {
     /// Whether a trigger stands for one class.
     pub fn has_target(&self) -> bool {
         matches!(self.kind, PoisonKind::BadNets | PoisonKind::Blended | PoisonKind::LabelConsistent)
+    }
+
+    /// Whether [`LabelPolicy`] decides the label of a poisoned image.
+    pub fn has_label_policy(&self) -> bool {
+        self.kind == PoisonKind::Adversarial
     }
 
     /// Whether images are perturbed by a gradient attack.
@@ -249,20 +275,18 @@ impl PoisonConfig {
 /// An attacker who evades needs `copies` of the defence; no other has a use for them.
 ///
 /// # Errors
-/// Refuses a target class that the set has not, and evasion without copies of the defence; reports whatever reading the set or the attack reports.
+/// Refuses a target class that the set has not, evasion without copies of the defence, and attacks without a surrogate; reports whatever reading the set or the attack reports.
 pub fn poison(
     set: &Dataset,
     config: &PoisonConfig,
-    surrogate: &dyn Model,
+    surrogate: Option<&dyn Model>,
     copies: Option<&Copies<'_>>,
     device: &Device,
     seed: Seed,
     progress: &dyn Progress,
 ) -> Result<PoisonedSet> {
+    config.check_target(set)?;
     let classes = set.classes().len();
-    if config.target as usize >= classes {
-        return Err(Error::config("poison.plan.target", config.target, format!("a class below {classes}")));
-    }
     let kind = config.row().1;
     let candidates: Vec<usize> =
         (0..set.len()).filter(|&index| kind.is_candidate(set.samples()[index].label, config)).collect();

@@ -11,7 +11,7 @@ pub(super) struct Tap;
 
 impl Poison for Tap {
     fn craft(&self, task: &Task<'_>, _: &mut Rng) -> Result<Vec<PoisonedImage>> {
-        let Task { set, indices, config, surrogate, device, progress } = *task;
+        let Task { set, indices, config, device, progress, .. } = *task;
         let classes = set.classes().len() as u32;
         let towards: Vec<u32> =
             indices.iter().map(|&index| target(set.samples()[index].label, classes)).collect();
@@ -23,7 +23,7 @@ impl Poison for Tap {
             &towards,
             &attack,
             config.attack.threat(),
-            surrogate,
+            task.surrogate()?,
             device,
             progress,
         )?;

@@ -53,13 +53,13 @@ fn evading(kind: PoisonKind) -> PoisonConfig {
 
 fn run_evading(config: &PoisonConfig, set: &Dataset, limits: [f64; 2]) -> PoisonedSet {
     with_copies(limits, |copies| {
-        poison(set, config, &surrogate(), Some(copies), &Device::flex(), Seed::new(1), &Silent)
+        poison(set, config, Some(&surrogate()), Some(copies), &Device::flex(), Seed::new(1), &Silent)
             .expect("poisoned")
     })
 }
 
 fn run(config: &PoisonConfig, set: &Dataset) -> PoisonedSet {
-    poison(set, config, &surrogate(), None, &Device::flex(), Seed::new(1), &Silent).expect("poisoned")
+    poison(set, config, Some(&surrogate()), None, &Device::flex(), Seed::new(1), &Silent).expect("poisoned")
 }
 
 #[test]
@@ -107,7 +107,8 @@ fn triggered_test_images_are_those_of_other_classes() {
 #[test]
 fn a_target_that_the_set_has_not_is_refused() {
     let config = PoisonConfig { kind: PoisonKind::Blended, target: 9, ..PoisonConfig::default() };
-    let error = poison(&blocks(8, 4, 3), &config, &surrogate(), None, &Device::flex(), Seed::new(1), &Silent);
+    let error =
+        poison(&blocks(8, 4, 3), &config, Some(&surrogate()), None, &Device::flex(), Seed::new(1), &Silent);
     let error = error.expect_err("four classes").to_string();
     assert!(error.contains("poison.plan.target") && error.contains('9'), "{error}");
 }
@@ -284,7 +285,8 @@ fn flips_that_evade_are_those_whose_wrong_label_is_least_odd() {
 #[test]
 fn evading_without_copies_or_in_an_l2_ball_is_refused() {
     let config = evading(PoisonKind::Tap);
-    let error = poison(&blocks(8, 4, 3), &config, &surrogate(), None, &Device::flex(), Seed::new(1), &Silent);
+    let error =
+        poison(&blocks(8, 4, 3), &config, Some(&surrogate()), None, &Device::flex(), Seed::new(1), &Silent);
     assert!(error.expect_err("no copies").to_string().contains("copies of the defence"));
     let config = PoisonConfig { attack: AttackConfig { norm: Norm::L2, ..config.attack }, ..config };
     let error = config.check("poison.plan").expect_err("L2").to_string();

@@ -12,6 +12,7 @@ use super::ledger::Ledger;
 use super::verdict::Verdict;
 use crate::artefact::{write_atomically, write_json};
 use crate::error::{Error, Result};
+use crate::text::inert;
 
 /// Rows of the flagged images, the most suspicious first; ties in the order of the set.
 pub fn flagged_by_rank(ledger: &Ledger) -> Vec<usize> {
@@ -71,13 +72,13 @@ pub fn write_suspicious_csv(ledger: &Ledger, classes: &[String], path: &Path) ->
             let cells = [
                 rank.to_string(),
                 id.to_owned(),
-                path.to_owned(),
+                inert(path),
                 label.to_string(),
-                class.to_owned(),
+                inert(class),
                 figure(suspicion),
                 figure(p_value),
                 verdict.word().to_owned(),
-                reason.to_owned(),
+                inert(reason),
             ];
             let scores = ledger.rows[index].scores.iter().map(|&score| figure(score));
             table.write_record(cells.into_iter().chain(scores)).map_err(write)?;

@@ -133,7 +133,8 @@ impl Validation {
     fn is_better_than(&self, other: &Self) -> bool {
         match (self.robust, other.robust) {
             (Some(robust), Some(others)) if robust != others => robust > others,
-            _ => self.loss < other.loss,
+            // A loss that is no number is worse than any that is one.
+            _ => self.loss < other.loss || (other.loss.is_nan() && !self.loss.is_nan()),
         }
     }
 }

@@ -204,6 +204,11 @@ fn the_most_robust_epoch_is_kept_and_of_equals_the_one_of_smaller_loss() {
     assert!(figures(1.0, Some(0.5)).is_better_than(&figures(2.0, Some(0.5))));
     assert!(figures(1.0, None).is_better_than(&figures(2.0, None)));
     assert!(!figures(1.0, None).is_better_than(&figures(1.0, None)));
+    assert!(
+        figures(1.0, None).is_better_than(&figures(f64::NAN, None)),
+        "an epoch that overflowed is not kept"
+    );
+    assert!(!figures(f64::NAN, None).is_better_than(&figures(1.0, None)));
 }
 
 #[test]

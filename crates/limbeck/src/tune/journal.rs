@@ -6,7 +6,7 @@
 //! A last line without its end is an interrupted write: it is cut off. Any other damage is an error that names the line.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::objective::Direction;
 use super::space::Distribution;
 use super::study::{Study, Trial, TrialState};
+use crate::artefact;
 use crate::error::{Error, Result};
 
 /// Name of the study, for `optuna.load_study(study_name=...)`.
@@ -265,13 +266,7 @@ impl Journal {
             .create(true)
             .open(path)
             .map_err(Error::io("open", path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::artefact(path, "another search at work on it", "one at a time"));
-            }
-            Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
-        }
+        artefact::lock(&file, path, "another search", "one at a time")?;
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
         let (replay, whole) = replay(path, &bytes)?;
         file.set_len(whole as u64).map_err(Error::io("cut the unfinished last line off", path))?;

@@ -244,7 +244,7 @@ impl Search<'_> {
         let (epochs, objective) = (config.dae.train.epochs as u64, self.search.objective);
         let (curve, stopped) = (Mutex::new(std::mem::take(&mut trial.curve)), AtomicBool::new(false));
         let id = trial.id;
-        let (network, _) =
+        let trained =
             run.watched_dae(ground, &Checkpoints::at(self.checkpoint(number)), &|network, history| {
                 let (done, figure) = (history.len() as u64, yardstick.measure(objective, network)?);
                 self.journal().set_intermediate(id, done, figure)?;
@@ -255,8 +255,10 @@ impl Search<'_> {
                 let stops = self.search.sampler.stops(&past, &curve, epochs, self.direction());
                 stopped.store(stops, Ordering::Relaxed);
                 Ok(!stops)
-            })?;
+            });
+        // A trial that fails keeps the epochs that it had.
         trial.curve = curve.into_inner().expect("nothing panics while it holds the curve");
+        let (network, _) = trained?;
         match stopped.into_inner() {
             true => Ok(Ending::Pruned),
             false => yardstick.measure(objective, &network).map(Ending::Complete),

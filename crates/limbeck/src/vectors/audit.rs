@@ -176,7 +176,8 @@ mod tests {
         let set = |values, labels| VectorSet::new(FEATURES, values, Answers::Classes(labels, 2));
         let (audited, trusted) = (set(values, given), set(trusted, of_trusted));
         let names: Vec<String> = (0..FEATURES).map(|feature| feature.to_string()).collect();
-        let inputs = InputScale::fit(names, [[-1.0; FEATURES], [1.0; FEATURES]].iter().map(|row| &row[..]));
+        let ends = [[-1.0; FEATURES], [1.0; FEATURES]];
+        let inputs = InputScale::fit(names, std::iter::empty(), ends.iter().map(|row| &row[..]));
         let autoencoder = VectorAutoencoderSpec { inputs: inputs.clone(), hidden: 4, latent: 2 };
         let network = autoencoder.init(&Device::flex(), &mut Seed::new(1).rng("weights"));
         let autoencoder = TrainedVectorAutoencoder::freeze(&network, autoencoder, &Device::flex());

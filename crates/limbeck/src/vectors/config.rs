@@ -145,7 +145,7 @@ pub struct VectorDae {
     pub gaussian_sigma: f64,
     /// Share of the unperturbed inputs of a step that teach nothing, those that look most perturbed (0.2: that of the autoencoder of images).
     pub trimmed: f64,
-    /// Weight of the head's binary cross-entropy beside the mean squared error in 255ths of a range (2: that of the autoencoder of images).
+    /// Weight of the head's binary cross-entropy beside the mean squared error in 255ths of a range, above 0 (2: that of the autoencoder of images).
     pub head_weight: f64,
     /// Training.
     pub train: TrainConfig,
@@ -283,6 +283,19 @@ impl VectorConfig {
     /// The config as TOML, every key named.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a config holds only tables, numbers and strings")
+    }
+
+    /// The same with absolute paths, so that the stored config serves from any folder. A path that cannot be one in UTF-8 stays.
+    pub(super) fn with_absolute_paths(&self) -> Self {
+        let mut config = self.clone();
+        let VectorData { path, trusted, test, .. } = &mut config.data;
+        for path in [path, trusted, test].into_iter().filter(|path| !path.is_empty()) {
+            let absolute = std::path::absolute(&*path).map(|path| path.into_os_string().into_string());
+            if let Ok(Ok(absolute)) = absolute {
+                *path = absolute;
+            }
+        }
+        config
     }
 
     /// Refuses everything out of range, before any work is done.
@@ -427,7 +440,10 @@ impl VectorDae {
         }
         share("dae.gaussian_sigma", self.gaussian_sigma, 0.0, 1.0)?;
         share("dae.trimmed", self.trimmed, 0.0, 0.99)?;
-        at_least_0("dae.head_weight", self.head_weight)?;
+        if !(self.head_weight.is_finite() && self.head_weight > 0.0) {
+            let expected = "a weight above 0: rows are judged by the detection head too";
+            return Err(Error::config("dae.head_weight", self.head_weight, expected));
+        }
         trainable("dae.train", &self.train)
     }
 }
@@ -493,6 +509,16 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_stored_as_they_are_found_from_any_folder() {
+        let set = ["data.path=a.csv", "data.test=deep/b.csv"].map(str::to_owned);
+        let config = VectorConfig::resolve(None, &set).expect("known keys");
+        let VectorData { path, trusted, test, .. } = config.with_absolute_paths().data;
+        assert!(Path::new(&path).is_absolute() && path.ends_with("a.csv"), "{path}");
+        assert!(Path::new(&test).is_absolute() && Path::new(&test).ends_with("deep/b.csv"), "{test}");
+        assert_eq!(trusted, "", "no file stays none");
+    }
+
+    #[test]
     fn unknown_keys_and_values_out_of_range_name_the_key() {
         for set in [
             "network.hiden=[3]",
@@ -503,6 +529,7 @@ mod tests {
             "network.train.augmentation={shift=1.0,rotation=0.0,scale=0.0,brightness=0.0}",
             "dae.eps=[2.0]",
             "dae.head_weight=-1",
+            "dae.head_weight=0",
             "audit.folds=1",
             "audit.rounds=0",
             "distill.temperature=0.5",

@@ -26,14 +26,14 @@ struct Row {
 }
 
 impl CsvFile {
-    /// Reads a whole file.
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    /// Reads a whole file; `asked` are columns that it is to have.
+    pub(super) fn read(path: &Path, asked: &[String]) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        Self::parse(path, &bytes)
+        Self::parse(path, &bytes, asked)
     }
 
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let delimiter = delimiter_of(bytes);
+    fn parse(path: &Path, bytes: &[u8], asked: &[String]) -> Result<Self> {
+        let delimiter = delimiter_of(bytes, asked);
         let mut reader =
             ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(bytes);
         let (mut starts, mut records) = (Vec::new(), Vec::new());
@@ -59,10 +59,9 @@ impl CsvFile {
         let Some(header) = rows.next() else {
             return Err(Error::data(path, "an empty file", "a header and data rows"));
         };
-        let names = header.cells.iter().map(|name| name.trim_start_matches('\u{feff}').trim().to_owned());
         let file = Self {
             path: path.to_path_buf(),
-            names: names.collect(),
+            names: header.cells.iter().map(column_name).collect(),
             header: header.bytes,
             delimiter,
             rows: rows.collect(),
@@ -137,11 +136,29 @@ fn number_text(number: f64) -> String {
     }
 }
 
-/// A comma, or what the header has instead.
-fn delimiter_of(bytes: &[u8]) -> u8 {
-    let header = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let candidates = [b',', b';', b'\t'];
-    candidates.into_iter().find(|candidate| header.contains(candidate)).unwrap_or(b',')
+/// A column's name without spaces around it and without a byte order mark.
+fn column_name(cell: &str) -> String {
+    cell.trim_start_matches('\u{feff}').trim().to_owned()
+}
+
+/// The separator under which the header has the asked columns and, of several, the most columns; of equals a comma before a semicolon before a tab.
+fn delimiter_of(bytes: &[u8], asked: &[String]) -> u8 {
+    let merit = |delimiter: &u8| {
+        let names = names_under(*delimiter, bytes);
+        (asked.iter().all(|name| names.contains(name)), names.len())
+    };
+    // Of equals it takes the last.
+    [b'\t', b';', b','].into_iter().max_by_key(merit).unwrap_or(b',')
+}
+
+/// The header's columns under a separator; none where nothing can be read.
+fn names_under(delimiter: u8, bytes: &[u8]) -> Vec<String> {
+    let mut reader = ReaderBuilder::new().has_headers(false).delimiter(delimiter).from_reader(bytes);
+    let mut header = ByteRecord::new();
+    match reader.read_byte_record(&mut header) {
+        Ok(true) => header.iter().map(|cell| column_name(&String::from_utf8_lossy(cell))).collect(),
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -149,7 +166,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> CsvFile {
-        CsvFile::parse(Path::new("t.csv"), text.as_bytes()).expect("a table")
+        CsvFile::parse(Path::new("t.csv"), text.as_bytes(), &[]).expect("a table")
     }
 
     #[test]
@@ -173,6 +190,24 @@ mod tests {
         let edits = [Some(Vec::new()), Some(vec![(0, Cell::Number(2.5))]), None];
         let copy = file.edited(&edits).expect("edited");
         assert_eq!(copy.bytes(), b"a,b\r\n1,\"x\"\r\n2.5,\"y, z\"\r\n");
+    }
+
+    #[test]
+    fn the_separator_is_told_by_the_asked_columns_and_then_by_how_many_there_are() {
+        let named = |text: &str, asked: &[&str]| {
+            let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
+            let file = CsvFile::parse(Path::new("t.csv"), text.as_bytes(), &asked).expect("a table");
+            file.names().to_vec()
+        };
+        // A comma within quotes separates nothing.
+        assert_eq!(named("\"x, in m\";y\n1;2\n", &[]), ["x, in m", "y"]);
+        assert_eq!(named("\u{feff}\"y\";\"x, in m\"\r\n1;2\r\n", &["y"]), ["y", "x, in m"]);
+        // As many columns under each: the asked one decides, and a comma where none is asked for.
+        assert_eq!(named("x, in m;y\n1;2\n", &["y"]), ["x, in m", "y"]);
+        assert_eq!(named("x;y,z\n1,2\n", &[]), ["x;y", "z"]);
+        // More columns under the wrong one.
+        assert_eq!(named("a;b;c,y\n1,2\n", &["y"]), ["a;b;c", "y"]);
+        assert_eq!(named("y\n1\n", &["y"]), ["y"]);
     }
 
     #[test]

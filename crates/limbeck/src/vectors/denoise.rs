@@ -126,11 +126,7 @@ impl Task<VectorAutoencoder> for DenoisingTask<'_> {
 
     fn loss(&self, network: &VectorAutoencoder, pairs: Pairs, _: f64, _: &mut Rng) -> Result<Tensor<1>> {
         let found = network.forward(pairs.inputs.autodiff());
-        let counts = match self.config.head_weight > 0.0 {
-            true => trimmed(&found.logits, &pairs.perturbed, self.config.trimmed)?,
-            // No one has taught the head what it says.
-            false => vec![1.0; found.logits.dims()[0]],
-        };
+        let counts = trimmed(&found.logits, &pairs.perturbed, self.config.trimmed)?;
         let (targets, perturbed) = (pairs.targets.autodiff(), pairs.perturbed.autodiff());
         Ok(weighted_loss(found, targets, perturbed, &counts, self.config.head_weight))
     }

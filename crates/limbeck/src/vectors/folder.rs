@@ -1,11 +1,12 @@
 //! The output folder: new, empty, or left by an earlier `limbeck vectors`; nothing else is ever written over.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::artefact;
 use crate::error::{Error, Result};
 
 /// Says that a folder is one of ours.
@@ -81,13 +82,7 @@ impl Folder {
         let (marker, made_marker) = (folder.join(MARKER), !Self::is_ours(folder));
         let file = File::options().write(true).create(true).truncate(false).open(&marker);
         let file = file.map_err(Error::io("write", &marker))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::data(folder, "another `limbeck vectors` at work in it", "one at a time"));
-            }
-            Err(TryLockError::Error(error)) => return Err(Error::io("lock", &marker)(error)),
-        }
+        artefact::lock(&file, folder, "another `limbeck vectors`", "one at a time")?;
         let mut staging =
             Staging { folder: folder.clone(), made_folder, made_marker, marker: file, files: None };
         let text = serde_json::json!({ "limbeck_version": crate::VERSION, "command": "vectors" }).to_string();

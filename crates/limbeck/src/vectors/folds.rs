@@ -108,7 +108,7 @@ mod tests {
         answers[11] = 6.0;
         let set = VectorSet::new(1, values, Answers::Values(answers, 1));
         let rows: Vec<f64> = (0..40).map(|row| f64::from(row) / 39.0).collect();
-        let inputs = InputScale::fit(vec!["x".into()], rows.chunks(1));
+        let inputs = InputScale::fit(vec!["x".into()], std::iter::empty(), rows.chunks(1));
         let names = vec!["y".to_owned()];
         let answers = AnswerScale::Values { names, mean: vec![0.0], deviation: vec![1.0] };
         let spec = MlpSpec { inputs, answers, hidden: vec![32], dropout: 0.0, temperature: 1.0 };

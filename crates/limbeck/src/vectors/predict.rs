@@ -1,4 +1,7 @@
 //! Answers of a stored student to the rows of other tables.
+//!
+//! A feature counts as the end of the range that the network learnt where it lies outside. How many do is told with each answer, and a row of which more than half lie outside by more than
+//! one width of it (other units, another instrument) is answered null: the network has seen nothing like it, and its uncertainty cannot tell.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +13,7 @@ use super::folder::{EVALUATION, Folder, STUDENT};
 use super::learn::outputs_of;
 use super::network::TrainedMlp;
 use super::results::VectorResults;
-use super::scale::AnswerScale;
+use super::scale::{AnswerScale, InputScale};
 use super::set::VectorSet;
 use super::table::Table;
 use crate::artefact::read_json;
@@ -31,12 +34,14 @@ pub struct RowAnswer {
     pub path: PathBuf,
     /// Row number, from 1, the header not counted.
     pub row: usize,
-    /// Whether it answers null: `answer` is then what it would have said.
+    /// Whether it answers null, for it is unsure or the row lies far outside: `answer` is then what it would have said.
     pub null: bool,
     /// What it says.
     pub answer: RowContent,
     /// How unsure it is, in the units of the run's null rule.
     pub uncertainty: f64,
+    /// How many of its features lie outside the range that the network learnt.
+    pub outside: usize,
 }
 
 /// What an answer says.
@@ -92,9 +97,10 @@ impl VectorStudent {
         let answer = |(row, (outputs, uncertainty)): (usize, (&[f32], f64))| RowAnswer {
             path: table.to_path_buf(),
             row: row + 1,
-            null: self.null.is_null(uncertainty),
+            null: self.null.is_null(uncertainty) || is_far(read.values(row), &spec.inputs),
             answer: self.content(outputs),
             uncertainty,
+            outside: spec.inputs.outside(read.values(row), 0.0),
         };
         Ok(each.map(answer).collect())
     }
@@ -115,5 +121,39 @@ impl VectorStudent {
                 RowContent::Quantities(names.iter().enumerate().map(quantity).collect())
             }
         }
+    }
+}
+
+/// Whether more than half of a row's features lie outside the range that was learnt by more than one width of it.
+fn is_far(row: &[f64], inputs: &InputScale) -> bool {
+    2 * inputs.outside(row, 1.0) > row.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::network::tests::{classes, small};
+    use super::*;
+    use crate::distill::AbstentionConfig;
+
+    #[test]
+    fn a_row_in_other_units_is_answered_null_and_every_row_says_what_lies_outside() {
+        // It never answers null by its uncertainty.
+        let null = VectorNull {
+            measured: "standard deviation over the dropout passes".to_owned(),
+            config: AbstentionConfig::default(),
+            seed: 1,
+            threshold: None,
+            calibration_rows: 0,
+            references: Vec::new(),
+        };
+        // Three features, each learnt in 0 to 1.
+        let student = VectorStudent { student: small(&[4], classes(2)), null, half_widths: None };
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("new.csv");
+        let rows = ["0.5,0,1", "1.5,-1,2", "500,1.5,0.5", "500,700,0.5", "-3,400,900"];
+        std::fs::write(&path, format!("a,b,c\n{}\n", rows.join("\n"))).expect("written");
+        let answers = student.predict(&path).expect("answered");
+        let found: Vec<(usize, bool)> = answers.iter().map(|answer| (answer.outside, answer.null)).collect();
+        assert_eq!(found, [(0, false), (3, false), (2, false), (2, true), (3, true)]);
     }
 }

@@ -38,7 +38,7 @@ struct Tables {
     test: Option<Table>,
 }
 
-/// Rows by their part, scaled, and how they are.
+/// Rows by their part, scaled, and how they are. Targets of audited rows are clipped, for networks learn from them; those that are measured by are not.
 struct Parts {
     audited: VectorSet,
     trusted: VectorSet,
@@ -177,23 +177,26 @@ impl VectorRun<'_> {
         Ok(Done { table, split, poisoned, judgement, purified, undefended, autoencoder, distilled, results })
     }
 
-    /// Units are those of the rows that networks learn from.
+    /// Units come from the trusted rows that networks learn from, ranges by a bounded share from audited ones too.
     fn parts(&self, tables: &Tables, data: &Table, split: &Split) -> Result<Parts> {
         let [trusted_home, test_home] = tables.homes(data);
         let (audited, trusted) = (&split.audited, &split.trusted);
-        let rows = audited.iter().map(|&row| data.values(row));
-        let inputs =
-            InputScale::fit(data.features(), rows.chain(trusted.iter().map(|&row| trusted_home.values(row))));
+        let inputs = InputScale::fit(
+            data.features(),
+            audited.iter().map(|&row| data.values(row)),
+            trusted.iter().map(|&row| trusted_home.values(row)),
+        );
         let homes: Vec<&Table> =
             [Some(data), tables.trusted.as_ref(), tables.test.as_ref()].into_iter().flatten().collect();
         let answers =
-            AnswerScale::fit(&homes, self.config.data.task, &[(data, audited), (trusted_home, trusted)])?;
+            AnswerScale::fit(&homes, self.config.data.task, (data, audited), (trusted_home, trusted))?;
         let all: Vec<usize> = (0..test_home.rows()).collect();
         let tested = if tables.test.is_some() { &all } else { &split.test };
         let set = |table: &Table, rows: &[usize]| VectorSet::of(table, rows, &inputs, &answers);
+        let trusted = set(trusted_home, trusted)?;
         Ok(Parts {
-            audited: set(data, audited)?,
-            trusted: set(trusted_home, trusted)?,
+            audited: set(data, audited)?.clipped_by(&trusted),
+            trusted,
             calibration: set(trusted_home, &split.calibration)?,
             test: set(test_home, tested)?,
             spec: MlpSpec {
@@ -243,7 +246,7 @@ impl VectorRun<'_> {
             .map(|(at, _)| at)
             .collect();
         let audited = VectorSet::of(&purified, &places, inputs, &parts.spec.answers)?;
-        Ok((purified, audited.joined(&parts.trusted)))
+        Ok((purified, audited.clipped_by(&parts.trusted).joined(&parts.trusted)))
     }
 
     #[expect(
@@ -410,7 +413,7 @@ impl Done {
             let path = folder.file(name);
             write_atomically(&path, |out| out.write_all(text.as_bytes()).map_err(Error::io("write", &path)))
         };
-        text("config.toml", &config.to_toml())?;
+        text("config.toml", &config.with_absolute_paths().to_toml())?;
         write_ledger(&folder.file("ledger.csv"), &self.table, &self.split.audited, &self.judgement)?;
         if let Some(poisoned) = &self.poisoned {
             write_truth(&folder.file("poison_truth.csv"), &tables.data, &self.split.audited, poisoned)?;

@@ -1,7 +1,9 @@
 //! Units: features as shares of their range, targets as classes or in standard deviations.
 //!
-//! A feature x becomes (x − low) / (high − low), clipped to `[0, 1]`, by the range of the training rows; one that never varies becomes 0. So eps is a share of each
-//! feature's range. A target of a regression becomes (y − mean) / deviation for training and goes back to its own units for reports.
+//! A feature x becomes (x − low) / (high − low), clipped to `[0, 1]`; one that never varies becomes 0. So eps is a share of each feature's range. A target of a regression becomes
+//! (y − mean) / deviation for training and goes back to its own units for reports.
+//!
+//! Units come from the trusted rows. Audited rows may be hostile: one of them widens a range to three times that of the trusted rows at most, and moves neither mean nor deviation.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +16,14 @@ use crate::error::{Error, Result};
 /// The most classes that are taken for classes without being asked.
 const MOST_CLASSES: usize = 100;
 
-/// The least standard deviation that a feature is divided by, as a share of its range: one far value must not make the rest of a column shout.
+/// The least standard deviation that a column is divided by, as a share of its range: one far value must not make the rest of a column shout.
 const LEAST_DEVIATION: f64 = 0.05;
+
+/// How far audited values reach beyond trusted ones that are all equal, in median distances of those that differ: they too must not be squashed to less than a third.
+const DISTANCES: f64 = 3.0;
+
+/// The farthest that they reach, so that no width of a range overflows.
+const FARTHEST: f64 = f64::MAX / 8.0;
 
 /// How features are scaled, and what they are centred with inside a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,26 +31,27 @@ const LEAST_DEVIATION: f64 = 0.05;
 pub struct InputScale {
     /// Names of the features.
     pub names: Vec<String>,
-    /// The least value of each in the training rows.
+    /// Where the range of each begins: the least value of the training rows that counts.
     pub low: Vec<f64>,
-    /// The largest.
+    /// Where it ends.
     pub high: Vec<f64>,
     /// Of each scaled feature the mean over the training rows and the reciprocal of its standard deviation.
     pub centre: Vec<[f32; 2]>,
 }
 
 impl InputScale {
-    /// By the range of these rows, at least one; each row has as many values as there are names.
-    pub fn fit<'a>(names: Vec<String>, rows: impl Iterator<Item = &'a [f64]> + Clone) -> Self {
-        let mut low = vec![f64::INFINITY; names.len()];
-        let mut high = vec![f64::NEG_INFINITY; names.len()];
-        for row in rows.clone() {
-            low.iter_mut().zip(row).for_each(|(low, value)| *low = low.min(*value));
-            high.iter_mut().zip(row).for_each(|(high, value)| *high = high.max(*value));
-        }
+    /// By the range of the trusted rows, which audited ones widen to three times that at most; where the trusted rows are all equal, by the usual distance of the audited values that differ
+    /// from them. Without trusted rows by the range of the audited ones. At least one row in all; each has as many values as there are names.
+    pub fn fit<'a>(
+        names: Vec<String>,
+        audited: impl Iterator<Item = &'a [f64]> + Clone,
+        trusted: impl Iterator<Item = &'a [f64]> + Clone,
+    ) -> Self {
         let features = names.len();
+        let range = |at: usize| range_of(&column(audited.clone(), at), &column(trusted.clone(), at));
+        let (low, high) = (0..features).map(range).unzip();
         let mut scale = Self { names, low, high, centre: Vec::new() };
-        let scaled: Vec<Vec<f32>> = rows.map(|row| scale.scaled(row)).collect();
+        let scaled: Vec<Vec<f32>> = audited.chain(trusted).map(|row| scale.scaled(row)).collect();
         scale.centre = (0..features).map(|feature| centre(scaled.iter().map(|row| row[feature]))).collect();
         scale
     }
@@ -54,6 +63,14 @@ impl InputScale {
             _ => 0.0,
         };
         row.iter().zip(&self.low).zip(&self.high).map(scaled).collect()
+    }
+
+    /// How many features of a row lie outside their range by more than so many of its widths.
+    pub(super) fn outside(&self, row: &[f64], widths: f64) -> usize {
+        let ranges = self.low.iter().zip(&self.high);
+        let is_outside =
+            |&(value, low, high): &(f64, f64, f64)| (low - value).max(value - high) > widths * (high - low);
+        row.iter().zip(ranges).map(|(&value, (&low, &high))| (value, low, high)).filter(is_outside).count()
     }
 
     /// Features in their own units.
@@ -76,6 +93,40 @@ fn unscaled(share: f32, low: f64, high: f64) -> f64 {
     let decimals = -(range * f64::from(f32::EPSILON) / 2.0).log10().floor();
     let decimals = decimals.clamp(0.0, 320.0) as usize;
     format!("{value:.decimals$}").parse().unwrap_or(value)
+}
+
+fn column<'a>(rows: impl Iterator<Item = &'a [f64]>, feature: usize) -> Vec<f64> {
+    rows.map(|row| row[feature]).collect()
+}
+
+/// The least and the largest value of a column that count: those of all rows, but no farther beyond the trusted ones than these lie apart, so that whoever can write audited rows
+/// widens the range to three times that of the trusted rows at most.
+///
+/// Trusted values that are all equal (a rare word, a seldom alarm) lie nothing apart. Then it is three times the median distance of the audited values that differ from them: to move
+/// that it takes as many hostile rows as honest ones that differ. Without trusted values all count.
+pub(super) fn range_of(audited: &[f64], trusted: &[f64]) -> (f64, f64) {
+    let (least, largest) = extremes(audited.iter().chain(trusted));
+    if trusted.is_empty() {
+        return (least, largest);
+    }
+    let (low, high) = extremes(trusted.iter());
+    let reach = match high - low {
+        width if width > 0.0 => width,
+        _ => (DISTANCES * median_distance(audited, low)).min(FARTHEST),
+    };
+    (least.max(low - reach), largest.min(high + reach))
+}
+
+fn extremes<'a>(values: impl Iterator<Item = &'a f64>) -> (f64, f64) {
+    values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(*value), high.max(*value)))
+}
+
+/// The median distance from `constant` of the values that differ from it, of two the lower one; 0 where none differs.
+fn median_distance(values: &[f64], constant: f64) -> f64 {
+    let distances = values.iter().map(|value| (value - constant).abs());
+    let mut distances: Vec<f64> = distances.filter(|distance| *distance > 0.0).collect();
+    distances.sort_unstable_by(f64::total_cmp);
+    distances.get(distances.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
 
 fn centre(column: impl Iterator<Item = f32> + Clone) -> [f32; 2] {
@@ -103,9 +154,9 @@ pub enum AnswerScale {
     Values {
         /// Names of the outputs.
         names: Vec<String>,
-        /// Mean of each over the training rows.
+        /// Mean of each over the trusted rows.
         mean: Vec<f64>,
-        /// Standard deviation of each over the training rows.
+        /// Standard deviation of each over the trusted rows, or a twentieth of its range, if that is more.
         deviation: Vec<f64>,
     },
 }
@@ -120,11 +171,16 @@ pub(crate) enum Answers {
 }
 
 impl AnswerScale {
-    /// Of some tables, of which the first says what the target is: classes are those of all of them, moments those of the `learnt` rows.
+    /// Of some tables, of which the first says what the target is: classes are those of all of them, moments those of the trusted rows (without them, of the audited ones).
     ///
     /// # Errors
-    /// Refuses text as a quantity, more than 100 classes of text without being asked for them, and a quantity that does not vary over the `learnt` rows.
-    pub(super) fn fit(tables: &[&Table], task: TaskChoice, learnt: &[(&Table, &[usize])]) -> Result<Self> {
+    /// Refuses text as a quantity, more than 100 classes of text without being asked for them, and a quantity that does not vary over audited and trusted rows.
+    pub(super) fn fit(
+        tables: &[&Table],
+        task: TaskChoice,
+        audited: (&Table, &[usize]),
+        trusted: (&Table, &[usize]),
+    ) -> Result<Self> {
         let table = tables[0];
         if is_classification(table, task)? {
             let mut names = BTreeSet::new();
@@ -140,9 +196,11 @@ impl AnswerScale {
         let names = table.targets();
         let (mut mean, mut deviation) = (Vec::new(), Vec::new());
         for (place, name) in names.iter().enumerate() {
-            let rows = learnt.iter().flat_map(|(table, rows)| rows.iter().map(move |&row| (table, row)));
-            let column = rows.map(|(table, row)| table.quantity(row, place)).collect::<Result<Vec<_>>>()?;
-            let (centre, spread) = moments(column.into_iter());
+            let (audited, trusted) = (quantities(audited, place)?, quantities(trusted, place)?);
+            let (low, high) = range_of(&audited, &trusted);
+            let known = if trusted.is_empty() { audited } else { trusted };
+            let (centre, spread) = moments(known.into_iter());
+            let spread = spread.max(LEAST_DEVIATION * (high - low));
             if !(spread.is_finite() && spread > 0.0) {
                 let found = format!(
                     "column `{name}` with a standard deviation of {spread} over the rows to learn from"
@@ -196,6 +254,10 @@ impl AnswerScale {
     }
 }
 
+fn quantities((table, rows): (&Table, &[usize]), place: usize) -> Result<Vec<f64>> {
+    rows.iter().map(|&row| table.quantity(row, place)).collect()
+}
+
 fn is_classification(table: &Table, task: TaskChoice) -> Result<bool> {
     let targets = table.targets();
     match task {
@@ -236,14 +298,15 @@ mod tests {
 
     fn fitted(task: TaskChoice, targets: impl Fn(usize) -> String) -> Result<AnswerScale> {
         let (_folder, table) = table(targets);
-        AnswerScale::fit(&[&table], task, &[(&table, &(0..100).collect::<Vec<_>>())])
+        AnswerScale::fit(&[&table], task, (&table, &[]), (&table, &(0..100).collect::<Vec<_>>()))
     }
 
     #[test]
     fn features_become_shares_of_their_range_and_go_back() {
         // Ranges 2 to 6 and 5 to 5: by hand.
         let rows = [[2.0, 5.0], [6.0, 5.0], [3.0, 5.0]];
-        let scale = InputScale::fit(vec!["a".into(), "b".into()], rows.iter().map(|row| &row[..]));
+        let names = vec!["a".into(), "b".into()];
+        let scale = InputScale::fit(names, std::iter::empty(), rows.iter().map(|row| &row[..]));
         assert_eq!(scale.scaled(&[3.0, 5.0]), [0.25, 0.0]);
         assert_eq!(scale.scaled(&[60.0, -1.0]), [1.0, 0.0], "clipped");
         assert_eq!(scale.unscaled(&[0.25, 0.0]), [3.0, 5.0]);
@@ -258,6 +321,59 @@ mod tests {
         assert!((f64::from(scale.centre[0][0]) - 5.0 / 12.0).abs() < 1e-6);
         assert!((f64::from(scale.centre[0][1]) - 1.0 / deviation).abs() < 1e-5);
         assert_eq!(scale.centre[1], [0.0, 20.0], "a constant is divided by the least deviation");
+    }
+
+    /// Of one feature.
+    fn of_one(audited: &[f64], trusted: &[f64]) -> InputScale {
+        InputScale::fit(vec!["x".into()], audited.chunks(1), trusted.chunks(1))
+    }
+
+    #[test]
+    fn hostile_rows_widen_a_range_to_three_times_that_of_the_trusted_rows_and_no_further() {
+        let scaled = |hostile: &[f64], value: f64| {
+            of_one(&[&[2.0, 5.0][..], hostile].concat(), &[0.0, 10.0]).scaled(&[value])[0]
+        };
+        // The trusted rows' own range, 0 to 10; it and one width above; and one width below as well. By hand.
+        assert_eq!([2.0, 5.0].map(|value| scaled(&[], value)), [0.2, 0.5]);
+        for far in [1e9, f64::MAX] {
+            assert_eq!([2.0, 5.0, far].map(|value| scaled(&[far], value)), [0.1, 0.25, 1.0]);
+            let both = [2.0, 5.0, far, -far].map(|value| scaled(&[far, -far], value));
+            assert_eq!(both, [0.4, 0.5, 1.0, 0.0], "a third of the difference is left");
+        }
+        let scale = of_one(&[12.0, 8.0], &[0.0, 10.0]);
+        assert_eq!((scale.low[0], scale.high[0]), (0.0, 12.0), "what lies near counts as it is");
+    }
+
+    #[test]
+    fn a_feature_that_is_constant_in_the_trusted_rows_keeps_its_rare_values_beside_a_hostile_one() {
+        let range = |audited: &[f64]| {
+            let scale = of_one(audited, &[0.0; 4]);
+            (scale.low[0], scale.high[0])
+        };
+        let rare = [&[0.0; 97][..], &[1.0; 3]].concat();
+        assert_eq!(range(&rare), (0.0, 1.0));
+        // Distances 1, 1, 1 and 1e9: the lower median is 1, and the range three of it.
+        assert_eq!(range(&[&rare[..], &[1e9]].concat()), (0.0, 3.0));
+        assert_eq!(range(&[0.0, 0.0, 1.0, -1e9]), (-3.0, 1.0), "of two the lower");
+        // One hostile row where nothing else varies: the others stay 0.
+        assert_eq!(of_one(&[0.0, 1e9], &[0.0; 4]).scaled(&[0.0]), [0.0]);
+        let scale = of_one(&[0.0], &[0.0; 4]);
+        assert_eq!((scale.scaled(&[0.0]), scale.scaled(&[7.0])), (vec![0.0], vec![0.0]));
+        let scale = of_one(&[f64::MAX, -f64::MAX], &[0.0; 4]);
+        let found = [0.0, f64::MAX, -f64::MAX].map(|value| scale.scaled(&[value])[0]);
+        assert_eq!(found, [0.5, 1.0, 0.0], "no width overflows");
+        assert_eq!(range_of(&[3.0, 1.0, 1e9], &[]), (1.0, 1e9), "all count where none is trusted");
+    }
+
+    #[test]
+    fn features_outside_their_range_are_counted_by_how_far() {
+        let rows = [[0.0, 10.0, 5.0], [1.0, 20.0, 5.0]];
+        let names = vec!["a".into(), "b".into(), "c".into()];
+        let scale = InputScale::fit(names, std::iter::empty(), rows.iter().map(|row| &row[..]));
+        let outside = |row: [f64; 3]| [0.0, 1.0].map(|widths| scale.outside(&row, widths));
+        assert_eq!(outside([0.0, 20.0, 5.0]), [0, 0], "the ends are inside");
+        assert_eq!(outside([2.0, 9.0, 5.0]), [2, 0], "one width is not more than one");
+        assert_eq!(outside([-1.5, 30.5, 5.5]), [3, 3], "a constant has no width");
     }
 
     #[test]
@@ -290,7 +406,28 @@ mod tests {
     }
 
     #[test]
-    fn quantities_are_standardised_by_the_rows_that_teach() {
+    fn a_hostile_target_moves_neither_mean_nor_deviation() {
+        let of = |targets: fn(usize) -> String| {
+            let (_folder, table) = table(targets);
+            let [audited, trusted]: [Vec<usize>; 2] = [(0..200).collect(), (200..240).collect()];
+            let parts = ((&table, &audited[..]), (&table, &trusted[..]));
+            let scale = AnswerScale::fit(&[&table], TaskChoice::Regression, parts.0, parts.1);
+            let AnswerScale::Values { mean, deviation, .. } = scale.expect("fitted") else {
+                panic!("values")
+            };
+            (mean[0], deviation[0])
+        };
+        let honest = of(|row| row.to_string());
+        assert_eq!(honest, of(|row| if row == 3 { "1e12".to_owned() } else { row.to_string() }));
+        // Trusted rows 200, 201 … 239: mean 219.5, variance (40² − 1) / 12.
+        assert!((honest.0 - 219.5).abs() < 1e-9 && (honest.1 - (1599.0 / 12.0_f64).sqrt()).abs() < 1e-9);
+        // Trusted ones are all 0; audited ones 0 to 4, whose median distance is 2: a range of 0 to 4, a twentieth of which is 0.2.
+        let (mean, deviation) = of(|row| (if row < 200 { row % 5 } else { 0 }).to_string());
+        assert!(mean == 0.0 && (deviation - 0.2).abs() < 1e-12, "{mean}, {deviation}");
+    }
+
+    #[test]
+    fn quantities_are_standardised_by_the_rows_that_are_trusted() {
         let scale = fitted(TaskChoice::Regression, |row| format!("{}", row * 2)).expect("fitted");
         let AnswerScale::Values { mean, deviation, .. } = &scale else { panic!("values") };
         // 0, 2 … 198: mean 99, variance 4 (100² − 1) / 12.

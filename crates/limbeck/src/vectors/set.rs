@@ -4,7 +4,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::scale::{AnswerScale, Answers, InputScale};
+use super::scale::{AnswerScale, Answers, InputScale, range_of};
 use super::table::Table;
 use crate::error::Result;
 use crate::tensors;
@@ -84,6 +84,20 @@ impl VectorSet {
         joined
     }
 
+    /// The same rows, to learn from: quantities are clipped to the range that trusted rows give, as features are. One far target would be all that a network learns.
+    pub(super) fn clipped_by(mut self, trusted: &Self) -> Self {
+        if let (Answers::Values(own, outputs), Answers::Values(known, _)) =
+            (&mut self.answers, &trusted.answers)
+        {
+            for output in 0..*outputs {
+                let (low, high) = range_of(&column(own, *outputs, output), &column(known, *outputs, output));
+                let values = own.iter_mut().skip(output).step_by(*outputs);
+                values.for_each(|value| *value = value.clamp(low as f32, high as f32));
+            }
+        }
+        self
+    }
+
     /// The same rows with other features.
     pub(super) fn with_values(&self, values: Vec<f32>) -> Self {
         Self { values, ..self.clone() }
@@ -124,6 +138,11 @@ impl VectorSet {
     }
 }
 
+/// One value of each row, of so many each.
+fn column(values: &[f32], width: usize, place: usize) -> Vec<f64> {
+    values.iter().skip(place).step_by(width).map(|value| f64::from(*value)).collect()
+}
+
 /// Values of the rows at `rows`, of so many each.
 pub(super) fn picked(values: &[f32], width: usize, rows: &[usize]) -> Vec<f32> {
     rows.iter().flat_map(|&row| &values[row * width..][..width]).copied().collect()
@@ -133,4 +152,23 @@ pub(super) fn picked(values: &[f32], width: usize, rows: &[usize]) -> Vec<f32> {
 pub(super) fn matrix(values: Vec<f32>, width: usize, device: &Device) -> Tensor<2> {
     let rows = values.len() / width;
     Tensor::from_data(TensorData::new(values, [rows, width]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn far_targets_of_rows_to_learn_from_are_clipped_output_by_output() {
+        let set = |targets: &[f32]| {
+            VectorSet::new(1, vec![0.0; targets.len() / 2], Answers::Values(targets.to_vec(), 2))
+        };
+        // Trusted targets −1 to 1 and 7 to 9: no more than 2 beyond them.
+        let trusted = set(&[-1.0, 7.0, 1.0, 9.0]);
+        let audited = set(&[0.5, 8.0, 1e12, f32::NEG_INFINITY, 3.0, 5.0, -f32::MAX, 12.0]);
+        let expected = [0.5, 8.0, 3.0, 5.0, 3.0, 5.0, -3.0, 11.0];
+        assert_eq!(audited.clipped_by(&trusted).targets(&[0, 1, 2, 3]), expected);
+        let classes = VectorSet::new(1, vec![0.0; 2], Answers::Classes(vec![0, 1], 2));
+        assert_eq!(classes.clone().clipped_by(&classes), classes);
+    }
 }

@@ -1,6 +1,6 @@
 //! Tables of numbers on disk: which columns are features, which are targets, and copies with rows edited.
 //!
-//! A `.csv` file (comma, or semicolon or tab where the header has no comma) or a flat `.parquet` file. Feature columns are all columns but the target and the
+//! A `.csv` file (comma, semicolon or tab, told by the header) or a flat `.parquet` file. Feature columns are all columns but the target and the
 //! ignored ones, in file order; each of their cells is a finite number. Target cells are text or numbers. A copy keeps format, columns and order; a row
 //! that is kept has the same cells to the byte.
 //!
@@ -70,10 +70,11 @@ pub(super) enum Cell {
 pub(super) type CellEdits = Option<Vec<(usize, Cell)>>;
 
 impl Original {
-    fn read(path: &Path) -> Result<Self> {
+    /// `asked` are columns that it is to have: they tell how a csv file is separated.
+    fn read(path: &Path, asked: &[String]) -> Result<Self> {
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         let original = match ending.as_deref() {
-            Some("csv") => Self::Csv(CsvFile::read(path)?),
+            Some("csv") => Self::Csv(CsvFile::read(path, asked)?),
             Some("parquet") => Self::Parquet(ParquetFile::read(path)?),
             _ => return Err(Error::data(path, "another kind of file", "a table: .csv or .parquet")),
         };
@@ -176,7 +177,7 @@ impl Table {
     /// # Errors
     /// Refuses by file, row and column whatever is not a table of finite numbers with its targets.
     pub fn read_part(path: &Path, columns: Columns<'_>) -> Result<Self> {
-        let original = Original::read(path)?;
+        let original = Original::read(path, &[columns.target, columns.ignore].concat())?;
         let names = original.names();
         check_names(path, &names, columns)?;
         let place = |name: &String| names.iter().position(|other| other == name);
@@ -194,7 +195,7 @@ impl Table {
     /// # Errors
     /// Names file and column of a feature that is not there, and by row and column what is no finite number.
     pub fn read_features(path: &Path, names: &[String]) -> Result<Self> {
-        let original = Original::read(path)?;
+        let original = Original::read(path, names)?;
         let found = original.names();
         check_names(path, &found, Columns { target: &[], ignore: &[] })?;
         let place = |name: &String| {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::artefact::HIDDEN;
 use crate::dataset::read::Source;
 use crate::error::{Error, Result};
 
@@ -26,7 +27,7 @@ impl Staging {
         fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         refuse_inside(source.path(), parent, destination)?;
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".limbeck-");
+        builder.prefix(HIDDEN);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

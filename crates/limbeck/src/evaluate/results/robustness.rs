@@ -39,7 +39,8 @@ pub struct WorstCase {
     pub attacks: Vec<AttackedRate>,
 }
 
-/// The worst case of a model that can answer null. An attacker who wants silence and one who wants an error are both counted.
+/// The worst case of a model that can answer null, over attacks that know nothing of its null rule; those that do are rows of
+/// [`AbstentionSummary::outcomes`](super::AbstentionSummary::outcomes). The images are as stored in 8 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorstCaseWithNull {

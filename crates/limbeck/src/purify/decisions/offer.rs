@@ -2,6 +2,7 @@
 
 use super::{DECISION, DecisionFile, ID, class_name};
 use crate::purify::{Ledger, LedgerRow, Verdict, flagged_by_rank};
+use crate::text::inert;
 
 /// A CSV of the flagged images, the most suspicious first, with an empty column `decision`.
 ///
@@ -31,9 +32,4 @@ pub fn offer(ledger: &Ledger, classes: &[String], earlier: Option<&DecisionFile>
     }
     let bytes = table.into_inner().expect("writing to memory cannot fail");
     String::from_utf8(bytes).expect("every cell is UTF-8")
-}
-
-/// Text that no spreadsheet program takes for a formula.
-fn inert(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
 }
