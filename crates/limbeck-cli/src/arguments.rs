@@ -332,7 +332,8 @@ pub(crate) struct PredictArguments {
     /// A run directory with a student, of images or of `limbeck vectors`
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) run: PathBuf,
-    /// Image files, or folders with image files; of `limbeck vectors`, tables with its feature columns
+    /// Image files, or folders with image files, each read whole: crop them where the training images were (GTSRB's csv tables do);
+    /// of `limbeck vectors`, tables with its feature columns
     #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) paths: Vec<PathBuf>,
     #[command(flatten)]
@@ -669,8 +670,9 @@ fn poison_parser() -> impl TypedValueParser<Value = PoisonKind> {
 }
 
 fn attack_parser() -> impl TypedValueParser<Value = AttackKind> {
-    let named = |name: &str| attack::TABLE.iter().find(|row| row.1 == name).map(|row| row.0);
-    PossibleValuesParser::new(attack::TABLE.iter().map(|row| row.1))
+    let named =
+        |name: &str| attack::TABLE.iter().find(|family| family.name == name).map(|family| family.kind);
+    PossibleValuesParser::new(attack::TABLE.iter().map(|family| family.name))
         .map(move |name| named(&name).expect("clap lets only names of attacks through"))
 }
 

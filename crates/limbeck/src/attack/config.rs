@@ -127,80 +127,224 @@ pub enum AttackKind {
     UniformNoise,
 }
 
-/// All attacks: listing one here tests it and offers it in configs.
-pub const TABLE: &[(AttackKind, &str)] = &[
-    (AttackKind::Fgsm, "fgsm"),
-    (AttackKind::IFgsm, "i-fgsm"),
-    (AttackKind::Pgd, "pgd"),
-    (AttackKind::MiFgsm, "mi-fgsm"),
-    (AttackKind::ApgdCe, "apgd-ce"),
-    (AttackKind::ApgdDlr, "apgd-dlr"),
-    (AttackKind::ApgdT, "apgd-t"),
-    (AttackKind::CarliniWagner, "carlini-wagner"),
-    (AttackKind::FabT, "fab-t"),
-    (AttackKind::Square, "square"),
-    (AttackKind::AutoAttack, "auto-attack"),
-    (AttackKind::Universal, "universal"),
-    (AttackKind::GaussianNoise, "gaussian-noise"),
-    (AttackKind::UniformNoise, "uniform-noise"),
+/// One family of attacks: all that is particular to it beside the attack itself.
+pub struct Family {
+    /// Its name in code and schema.
+    pub kind: AttackKind,
+    /// Its name in configs and reports: `"i-fgsm"`.
+    pub name: &'static str,
+    /// The norms that it is made for.
+    pub norms: &'static [Norm],
+    /// The fewest classes that a model must have for it: a ratio of logits needs three, a targeted one four.
+    pub least_classes: usize,
+    /// Number of steps where a config gives none.
+    steps: usize,
+    /// Size of each of so many steps in a ball where a config gives none.
+    step: fn(ThreatModel, usize) -> f64,
+    /// The attack with settings of which none is left open.
+    build: fn(&AttackConfig) -> Box<dyn Attack>,
+}
+
+const BOTH: &[Norm] = &[Norm::Linf, Norm::L2];
+
+/// All attacks: a row here tests one and offers it in configs.
+pub const TABLE: &[Family] = &[
+    Family {
+        kind: AttackKind::Fgsm,
+        name: "fgsm",
+        norms: BOTH,
+        least_classes: 2,
+        steps: 1,
+        step: to_the_edge,
+        build: |_| Box::new(Fgsm),
+    },
+    Family {
+        kind: AttackKind::IFgsm,
+        name: "i-fgsm",
+        norms: BOTH,
+        least_classes: 2,
+        steps: 10,
+        step: as_the_authors,
+        build: |config| Box::new(IFgsm { step: config.step, steps: config.steps }),
+    },
+    Family {
+        kind: AttackKind::Pgd,
+        name: "pgd",
+        norms: BOTH,
+        least_classes: 2,
+        steps: 10,
+        step: a_quarter,
+        build: |config| {
+            let AttackConfig { step, steps, restarts, .. } = *config;
+            Box::new(Pgd { step, steps, restarts, seed: config.root() })
+        },
+    },
+    Family {
+        kind: AttackKind::MiFgsm,
+        name: "mi-fgsm",
+        norms: BOTH,
+        least_classes: 2,
+        steps: 10,
+        // Dong 2018, section 4.1.
+        step: |ball, steps| ball.eps / steps as f64,
+        build: |&AttackConfig { step, steps, decay, .. }| Box::new(MiFgsm { step, steps, decay }),
+    },
+    Family {
+        kind: AttackKind::ApgdCe,
+        name: "apgd-ce",
+        norms: BOTH,
+        least_classes: 2,
+        steps: 100,
+        step: twice_the_radius,
+        build: |config| apgd(config, ApgdLoss::CrossEntropy),
+    },
+    Family {
+        kind: AttackKind::ApgdDlr,
+        name: "apgd-dlr",
+        norms: BOTH,
+        least_classes: 3,
+        steps: 100,
+        step: twice_the_radius,
+        build: |config| apgd(config, ApgdLoss::Dlr),
+    },
+    Family {
+        kind: AttackKind::ApgdT,
+        name: "apgd-t",
+        norms: BOTH,
+        least_classes: 4,
+        steps: 100,
+        step: twice_the_radius,
+        build: |config| apgd(config, ApgdLoss::TargetedDlr { targets: config.targets }),
+    },
+    Family {
+        kind: AttackKind::CarliniWagner,
+        name: "carlini-wagner",
+        norms: &[Norm::L2],
+        least_classes: 2,
+        // Iterations as in CleverHans; their own 10,000 are days on a CPU.
+        steps: 1000,
+        // Their code: a rate of Adam.
+        step: |_, _| 0.01,
+        build: |&AttackConfig { step: learning_rate, steps, confidence, search_steps, .. }| {
+            Box::new(CarliniWagner { confidence, search_steps, steps, learning_rate })
+        },
+    },
+    Family {
+        kind: AttackKind::FabT,
+        name: "fab-t",
+        norms: BOTH,
+        least_classes: 2,
+        steps: 100,
+        step: twice_the_radius,
+        build: |config| {
+            let AttackConfig { steps, targets, restarts, .. } = *config;
+            Box::new(Fab { steps, targets, restarts, seed: config.root() })
+        },
+    },
+    Family {
+        kind: AttackKind::Square,
+        name: "square",
+        norms: BOTH,
+        least_classes: 2,
+        steps: 1,
+        step: to_the_edge,
+        build: |config| {
+            let AttackConfig { queries, restarts, .. } = *config;
+            Box::new(Square { queries, restarts, schedule: SquareSchedule::OfSearch, seed: config.root() })
+        },
+    },
+    Family {
+        kind: AttackKind::AutoAttack,
+        name: "auto-attack",
+        norms: BOTH,
+        least_classes: 4,
+        steps: 100,
+        step: twice_the_radius,
+        build: |config| {
+            let AttackConfig { steps, targets, queries, restarts, .. } = *config;
+            Box::new(AutoAttack { steps, targets, queries, restarts, seed: config.root() }.ensemble())
+        },
+    },
+    Family {
+        kind: AttackKind::Universal,
+        name: "universal",
+        norms: BOTH,
+        least_classes: 2,
+        steps: 10,
+        // Shafahi 2020 give no step in units of eps: a quarter of it reaches the edge in a pass or two.
+        step: a_quarter,
+        build: |&AttackConfig { step, steps: passes, .. }| Box::new(Universal { step, passes }),
+    },
+    Family {
+        kind: AttackKind::GaussianNoise,
+        name: "gaussian-noise",
+        norms: BOTH,
+        least_classes: 2,
+        steps: 1,
+        step: to_the_edge,
+        build: |config| noise(config, Distribution::Gaussian),
+    },
+    Family {
+        kind: AttackKind::UniformNoise,
+        name: "uniform-noise",
+        norms: BOTH,
+        least_classes: 2,
+        steps: 1,
+        step: to_the_edge,
+        build: |config| noise(config, Distribution::Uniform),
+    },
 ];
 
+fn to_the_edge(ball: ThreatModel, _steps: usize) -> f64 {
+    ball.eps
+}
+
+/// Croce & Hein 2020, section 4: the first step, in any case.
+fn twice_the_radius(ball: ThreatModel, _steps: usize) -> f64 {
+    2.0 * ball.eps
+}
+
+/// Madry 2018, section 5.1: 2/255 at 8/255; their robustness library for L2: 2.5 eps / steps, here of ten or fewer. One step: 1.25 eps (Wong 2020).
+fn a_quarter(ball: ThreatModel, steps: usize) -> f64 {
+    ball.eps * (2.5 / steps as f64).clamp(0.25, 1.25)
+}
+
+/// The authors' public code of the paper, in whose L-infinity ball one step reaches the edge; in a larger one as many as there are.
+fn as_the_authors(ball: ThreatModel, steps: usize) -> f64 {
+    match ball.norm {
+        Norm::Linf => (ball.eps / steps as f64).max(0.01),
+        Norm::L2 => a_quarter(ball, steps),
+    }
+}
+
+fn apgd(config: &AttackConfig, loss: ApgdLoss) -> Box<dyn Attack> {
+    let AttackConfig { steps, restarts, .. } = *config;
+    Box::new(Apgd { loss, steps, restarts, seed: config.root() })
+}
+
+fn noise(config: &AttackConfig, distribution: Distribution) -> Box<dyn Attack> {
+    Box::new(Noise { distribution, restarts: config.restarts, seed: config.root() })
+}
+
 impl AttackKind {
+    /// Its row of the table.
+    fn family(self) -> &'static Family {
+        TABLE.iter().find(|family| family.kind == self).expect("every kind is in the table")
+    }
+
     /// Name in configs and reports: `"i-fgsm"`.
     pub fn name(self) -> &'static str {
-        TABLE
-            .iter()
-            .find(|(kind, _)| *kind == self)
-            .map(|(_, name)| *name)
-            .expect("every kind is in the table")
+        self.family().name
     }
 
     /// The norms that it is made for.
     pub fn norms(self) -> &'static [Norm] {
-        match self {
-            Self::CarliniWagner => &[Norm::L2],
-            _ => &[Norm::Linf, Norm::L2],
-        }
+        self.family().norms
     }
 
-    /// The fewest classes that a model must have for it: a ratio of logits needs three, a targeted one four.
+    /// The fewest classes that a model must have for it.
     pub fn least_classes(self) -> usize {
-        match self {
-            Self::ApgdDlr => 3,
-            Self::ApgdT | Self::AutoAttack => 4,
-            _ => 2,
-        }
-    }
-
-    /// Number of steps where a config gives none.
-    fn published_steps(self) -> usize {
-        match self {
-            Self::IFgsm | Self::Pgd | Self::MiFgsm | Self::Universal => 10,
-            // Iterations as in CleverHans; their own 10,000 are days on a CPU.
-            Self::CarliniWagner => 1000,
-            // Croce & Hein 2020, section 4.
-            Self::ApgdCe | Self::ApgdDlr | Self::ApgdT | Self::FabT | Self::AutoAttack => 100,
-            Self::Fgsm | Self::Square | Self::GaussianNoise | Self::UniformNoise => 1,
-        }
-    }
-
-    /// Size of each of so many steps where a config gives none: with few, they are long enough to reach the edge of the ball.
-    fn published_step(self, ThreatModel { norm, eps }: ThreatModel, steps: usize) -> f64 {
-        let each = eps / steps as f64;
-        match (self, norm) {
-            // The authors' public code of the paper, in whose ball one step reaches the edge.
-            (Self::IFgsm, Norm::Linf) => each.max(0.01),
-            // Madry 2018, section 5.1: 2/255 at 8/255, a quarter; their robustness library for L2: 2.5 eps / steps. One step: 1.25 eps (Wong 2020).
-            // Shafahi 2020 give no step in units of eps: a quarter of it reaches the edge in a pass or two.
-            (Self::IFgsm | Self::Pgd | Self::Universal, _) => (2.5 * each).clamp(0.25 * eps, 1.25 * eps),
-            // Dong 2018, section 4.1.
-            (Self::MiFgsm, _) => each,
-            // Their code: a rate of Adam.
-            (Self::CarliniWagner, _) => 0.01,
-            // Croce & Hein 2020, section 4: the first step, in any case.
-            (Self::ApgdCe | Self::ApgdDlr | Self::ApgdT | Self::FabT | Self::AutoAttack, _) => 2.0 * eps,
-            (Self::Fgsm | Self::Square | Self::GaussianNoise | Self::UniformNoise, _) => eps,
-        }
+        self.family().least_classes
     }
 }
 
@@ -243,43 +387,21 @@ impl AttackConfig {
 
     /// Step size and number of steps, the published ones where none are set.
     pub fn walk(&self) -> (f64, usize) {
-        let steps = if self.steps == 0 { self.kind.published_steps() } else { self.steps };
-        let step = if self.step == 0.0 { self.kind.published_step(self.threat(), steps) } else { self.step };
+        let family = self.kind.family();
+        let steps = if self.steps == 0 { family.steps } else { self.steps };
+        let step = if self.step == 0.0 { (family.step)(self.threat(), steps) } else { self.step };
         (step, steps)
     }
 
     /// The attack itself.
     pub fn build(&self) -> Box<dyn Attack> {
         let (step, steps) = self.walk();
-        let Self { restarts, targets, queries, .. } = *self;
-        let seed = Seed::new(self.seed).child("attack");
-        let apgd = |loss| Box::new(Apgd { loss, steps, restarts, seed });
-        let noise = |distribution| Box::new(Noise { distribution, restarts, seed });
-        match self.kind {
-            AttackKind::Fgsm => Box::new(Fgsm),
-            AttackKind::IFgsm => Box::new(IFgsm { step, steps }),
-            AttackKind::Pgd => Box::new(Pgd { step, steps, restarts, seed }),
-            AttackKind::MiFgsm => Box::new(MiFgsm { step, steps, decay: self.decay }),
-            AttackKind::ApgdCe => apgd(ApgdLoss::CrossEntropy),
-            AttackKind::ApgdDlr => apgd(ApgdLoss::Dlr),
-            AttackKind::ApgdT => apgd(ApgdLoss::TargetedDlr { targets }),
-            AttackKind::FabT => Box::new(Fab { steps, targets, restarts, seed }),
-            AttackKind::Square => {
-                Box::new(Square { queries, restarts, schedule: SquareSchedule::OfSearch, seed })
-            }
-            AttackKind::AutoAttack => {
-                Box::new(AutoAttack { steps, targets, queries, restarts, seed }.ensemble())
-            }
-            AttackKind::CarliniWagner => Box::new(CarliniWagner {
-                confidence: self.confidence,
-                search_steps: self.search_steps,
-                steps,
-                learning_rate: step,
-            }),
-            AttackKind::Universal => Box::new(Universal { step, passes: steps }),
-            AttackKind::GaussianNoise => noise(Distribution::Gaussian),
-            AttackKind::UniformNoise => noise(Distribution::Uniform),
-        }
+        (self.kind.family().build)(&Self { step, steps, ..*self })
+    }
+
+    /// Where its random draws come from.
+    fn root(&self) -> Seed {
+        Seed::new(self.seed).child("attack")
     }
 
     /// Refuses settings that are not finite or out of range; `key` names the table in the config.

@@ -41,7 +41,7 @@ use burn::tensor::Tensor;
 
 pub use apgd::{Apgd, ApgdLoss};
 pub use carlini_wagner::CarliniWagner;
-pub use config::{AttackConfig, AttackKind, TABLE};
+pub use config::{AttackConfig, AttackKind, Family, TABLE};
 pub use ensemble::{AutoAttack, Ensemble};
 pub use evasive::{Aim, Evasive, Guard, GuardScore, Payload};
 pub use fab::Fab;

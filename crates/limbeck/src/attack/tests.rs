@@ -27,7 +27,7 @@ fn every_attack(eps: f64) -> Vec<AttackConfig> {
         Norm::Linf => AttackConfig::linf(kind, eps),
         Norm::L2 => AttackConfig::l2(kind, eps * (VALUES as f64).sqrt()),
     };
-    let kinds = TABLE.iter().map(|(kind, _)| *kind);
+    let kinds = TABLE.iter().map(|family| family.kind);
     kinds
         .flat_map(|kind| kind.norms().iter().map(move |&norm| of_norm(kind, norm)))
         .map(|config| match config.kind {

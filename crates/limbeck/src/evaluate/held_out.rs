@@ -35,7 +35,7 @@ pub struct HeldOutConfig {
 }
 
 impl Default for HeldOutConfig {
-    /// FGSM and I-FGSM (10 steps of a quarter of eps) at 1, 2, 4 and 8 grey levels; attacks that no detector is trained with at 4 grey levels or an L2 norm of 0.5; damage of each kind, two of which no detector is trained with. Whoever knows the detector has 4 and 8 grey levels and 200 steps from half of eps down on 256 images: with 40 steps the same attack looked three times weaker.
+    /// FGSM and I-FGSM (10 steps of a quarter of eps) at 1, 2, 4 and 8 grey levels; attacks that no detector is trained with at 4 grey levels or an L2 norm of 0.5; damage of each kind, two of which no detector is trained with. Whoever knows the detector has 4 and 8 grey levels and 200 steps from half of eps down on 256 images.
     fn default() -> Self {
         use HonestDamage::{Blur, Brightness, Contrast, Gamma, Jpeg, Noise, Resample};
         let attack =

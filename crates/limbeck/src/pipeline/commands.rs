@@ -474,6 +474,8 @@ impl Student {
 
     /// Answers image files, and every image file below folders, in the order of their paths within each argument.
     ///
+    /// Each image is read whole. A student that learnt from crops, as those of a table with regions are, is to be shown crops.
+    ///
     /// # Errors
     /// The first file that cannot be read or decoded, by name; a folder without any image.
     pub fn predict(&self, paths: &[PathBuf], progress: &dyn Progress) -> Result<Vec<Prediction>> {

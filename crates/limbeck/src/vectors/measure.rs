@@ -268,7 +268,7 @@ fn bootstrap(squares: &[f64], width: usize, resamples: usize, seed: Seed) -> [f6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attack::{AttackKind, TABLE};
+    use crate::attack::{AttackKind, Family, TABLE};
     use crate::progress::Silent;
     use crate::tensors::argmax;
     use crate::testing::uniform;
@@ -311,7 +311,7 @@ mod tests {
     fn every_attack_that_is_not_of_images_stays_in_the_ball_and_never_does_good() {
         let model = small(&[8, 8], classes(5));
         let set = rightly_read(&model, 5);
-        for (kind, name) in TABLE {
+        for Family { kind, name, .. } in TABLE {
             use AttackKind::{AutoAttack, Square, Universal};
             if matches!(kind, Square | AutoAttack | Universal) {
                 continue;
