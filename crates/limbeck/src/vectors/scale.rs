@@ -3,7 +3,7 @@
 //! A feature x becomes (x − low) / (high − low), clipped to `[0, 1]`; one that never varies becomes 0. So eps is a share of each feature's range. A target of a regression becomes
 //! (y − mean) / deviation for training and goes back to its own units for reports.
 //!
-//! Units come from the trusted rows. Audited rows may be hostile: one of them widens a range to three times that of the trusted rows at most, and moves neither mean nor deviation.
+//! Units come from the trusted rows. Audited rows may be hostile: one of them widens a range to eleven times that of the trusted rows at most, and moves neither mean nor deviation.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,14 @@ const MOST_CLASSES: usize = 100;
 /// The least standard deviation that a column is divided by, as a share of its range: one far value must not make the rest of a column shout.
 const LEAST_DEVIATION: f64 = 0.05;
 
-/// How far audited values reach beyond trusted ones that are all equal, in median distances of those that differ: they too must not be squashed to less than a third.
+/// How far audited features reach beyond the trusted ones, in widths of their range. Few trusted rows miss the tails of honest columns: with a reach of 1 the pixels at the edges of
+/// digits were clipped so that perturbed rows were found with an AUROC of 0.87 to 0.92 by their reconstruction, where all values counted with 0.96 to 0.97.
+const REACH: f64 = 5.0;
+
+/// The same of targets: one that is far off is worth its square in a loss, and no network brings it back.
+pub(super) const TARGET_REACH: f64 = 1.0;
+
+/// What stands for the width of trusted values that are all equal, in median distances of the audited ones that differ from them.
 const DISTANCES: f64 = 3.0;
 
 /// The farthest that they reach, so that no width of a range overflows.
@@ -40,7 +47,7 @@ pub struct InputScale {
 }
 
 impl InputScale {
-    /// By the range of the trusted rows, which audited ones widen to three times that at most; where the trusted rows are all equal, by the usual distance of the audited values that differ
+    /// By the range of the trusted rows, which audited ones widen to eleven times that at most; where the trusted rows are all equal, by the usual distance of the audited values that differ
     /// from them. Without trusted rows by the range of the audited ones. At least one row in all; each has as many values as there are names.
     pub fn fit<'a>(
         names: Vec<String>,
@@ -48,7 +55,7 @@ impl InputScale {
         trusted: impl Iterator<Item = &'a [f64]> + Clone,
     ) -> Self {
         let features = names.len();
-        let range = |at: usize| range_of(&column(audited.clone(), at), &column(trusted.clone(), at));
+        let range = |at: usize| range_of(&column(audited.clone(), at), &column(trusted.clone(), at), REACH);
         let (low, high) = (0..features).map(range).unzip();
         let mut scale = Self { names, low, high, centre: Vec::new() };
         let scaled: Vec<Vec<f32>> = audited.chain(trusted).map(|row| scale.scaled(row)).collect();
@@ -99,21 +106,22 @@ fn column<'a>(rows: impl Iterator<Item = &'a [f64]>, feature: usize) -> Vec<f64>
     rows.map(|row| row[feature]).collect()
 }
 
-/// The least and the largest value of a column that count: those of all rows, but no farther beyond the trusted ones than these lie apart, so that whoever can write audited rows
-/// widens the range to three times that of the trusted rows at most.
+/// The least and the largest value of a column that count: those of all rows, but no farther beyond the trusted ones than `reach` times what these lie apart, so that whoever can
+/// write audited rows widens the range to 1 + 2 `reach` times that of the trusted rows at most.
 ///
-/// Trusted values that are all equal (a rare word, a seldom alarm) lie nothing apart. Then it is three times the median distance of the audited values that differ from them: to move
+/// Trusted values that are all equal (a rare word, a seldom alarm) lie nothing apart. Then three times the median distance of the audited values that differ from them stands for that: to move
 /// that it takes as many hostile rows as honest ones that differ. Without trusted values all count.
-pub(super) fn range_of(audited: &[f64], trusted: &[f64]) -> (f64, f64) {
+pub(super) fn range_of(audited: &[f64], trusted: &[f64], reach: f64) -> (f64, f64) {
     let (least, largest) = extremes(audited.iter().chain(trusted));
     if trusted.is_empty() {
         return (least, largest);
     }
     let (low, high) = extremes(trusted.iter());
-    let reach = match high - low {
+    let width = match high - low {
         width if width > 0.0 => width,
-        _ => (DISTANCES * median_distance(audited, low)).min(FARTHEST),
+        _ => DISTANCES * median_distance(audited, low),
     };
+    let reach = (reach * width).min(FARTHEST);
     (least.max(low - reach), largest.min(high + reach))
 }
 
@@ -197,7 +205,7 @@ impl AnswerScale {
         let (mut mean, mut deviation) = (Vec::new(), Vec::new());
         for (place, name) in names.iter().enumerate() {
             let (audited, trusted) = (quantities(audited, place)?, quantities(trusted, place)?);
-            let (low, high) = range_of(&audited, &trusted);
+            let (low, high) = range_of(&audited, &trusted, TARGET_REACH);
             let known = if trusted.is_empty() { audited } else { trusted };
             let (centre, spread) = moments(known.into_iter());
             let spread = spread.max(LEAST_DEVIATION * (high - low));
@@ -329,16 +337,16 @@ mod tests {
     }
 
     #[test]
-    fn hostile_rows_widen_a_range_to_three_times_that_of_the_trusted_rows_and_no_further() {
+    fn hostile_rows_widen_a_range_to_eleven_times_that_of_the_trusted_rows_and_no_further() {
         let scaled = |hostile: &[f64], value: f64| {
-            of_one(&[&[2.0, 5.0][..], hostile].concat(), &[0.0, 10.0]).scaled(&[value])[0]
+            of_one(&[&[3.0, 6.0][..], hostile].concat(), &[0.0, 10.0]).scaled(&[value])[0]
         };
-        // The trusted rows' own range, 0 to 10; it and one width above; and one width below as well. By hand.
-        assert_eq!([2.0, 5.0].map(|value| scaled(&[], value)), [0.2, 0.5]);
+        // The trusted rows' own range, 0 to 10; it and five widths above; and five below as well. By hand.
+        assert_eq!([3.0, 6.0].map(|value| scaled(&[], value)), [0.3, 0.6]);
         for far in [1e9, f64::MAX] {
-            assert_eq!([2.0, 5.0, far].map(|value| scaled(&[far], value)), [0.1, 0.25, 1.0]);
-            let both = [2.0, 5.0, far, -far].map(|value| scaled(&[far, -far], value));
-            assert_eq!(both, [0.4, 0.5, 1.0, 0.0], "a third of the difference is left");
+            assert_eq!([3.0, 6.0, far].map(|value| scaled(&[far], value)), [0.05, 0.1, 1.0]);
+            let both = [5.0, 60.0, far, -50.0, -far].map(|value| scaled(&[far, -far], value));
+            assert_eq!(both, [0.5, 1.0, 1.0, 0.0, 0.0], "110 in all");
         }
         let scale = of_one(&[12.0, 8.0], &[0.0, 10.0]);
         assert_eq!((scale.low[0], scale.high[0]), (0.0, 12.0), "what lies near counts as it is");
@@ -352,9 +360,9 @@ mod tests {
         };
         let rare = [&[0.0; 97][..], &[1.0; 3]].concat();
         assert_eq!(range(&rare), (0.0, 1.0));
-        // Distances 1, 1, 1 and 1e9: the lower median is 1, and the range three of it.
-        assert_eq!(range(&[&rare[..], &[1e9]].concat()), (0.0, 3.0));
-        assert_eq!(range(&[0.0, 0.0, 1.0, -1e9]), (-3.0, 1.0), "of two the lower");
+        // Distances 1, 1, 1 and 1e9: the lower median is 1, three of it stand for a width, and the range is five widths.
+        assert_eq!(range(&[&rare[..], &[1e9]].concat()), (0.0, 15.0));
+        assert_eq!(range(&[0.0, 0.0, 1.0, -1e9]), (-15.0, 1.0), "of two the lower");
         // One hostile row where nothing else varies: the others stay 0.
         assert_eq!(of_one(&[0.0, 1e9], &[0.0; 4]).scaled(&[0.0]), [0.0]);
         let scale = of_one(&[0.0], &[0.0; 4]);
@@ -362,7 +370,7 @@ mod tests {
         let scale = of_one(&[f64::MAX, -f64::MAX], &[0.0; 4]);
         let found = [0.0, f64::MAX, -f64::MAX].map(|value| scale.scaled(&[value])[0]);
         assert_eq!(found, [0.5, 1.0, 0.0], "no width overflows");
-        assert_eq!(range_of(&[3.0, 1.0, 1e9], &[]), (1.0, 1e9), "all count where none is trusted");
+        assert_eq!(range_of(&[3.0, 1.0, 1e9], &[], REACH), (1.0, 1e9), "all count where none is trusted");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::scale::{AnswerScale, Answers, InputScale, range_of};
+use super::scale::{AnswerScale, Answers, InputScale, TARGET_REACH, range_of};
 use super::table::Table;
 use crate::error::Result;
 use crate::tensors;
@@ -90,7 +90,8 @@ impl VectorSet {
             (&mut self.answers, &trusted.answers)
         {
             for output in 0..*outputs {
-                let (low, high) = range_of(&column(own, *outputs, output), &column(known, *outputs, output));
+                let (low, high) =
+                    range_of(&column(own, *outputs, output), &column(known, *outputs, output), TARGET_REACH);
                 let values = own.iter_mut().skip(output).step_by(*outputs);
                 values.for_each(|value| *value = value.clamp(low as f32, high as f32));
             }
