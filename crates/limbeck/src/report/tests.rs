@@ -186,7 +186,7 @@ fn without_the_truth_no_detection_rate_is_printed() {
 #[test]
 fn failures_are_named_in_words() {
     let page = page(&sample::evaluation());
-    for word in [">Worked<", ">Failed<", ">Not known<", ">PASS<", ">FAIL<", ">NOT KNOWN<"] {
+    for word in [">Worked<", ">Failed<", ">Not known<", ">PASS<", ">FAIL<", ">UNKNOWN<"] {
         assert!(page.contains(word), "{word} missing");
     }
 }
