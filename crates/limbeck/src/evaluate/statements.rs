@@ -175,11 +175,20 @@ fn kept(results: &Evaluation) -> Option<Statement> {
 
 fn distilled(results: &Evaluation) -> Option<Statement> {
     let (plain, student) = (model(results, "undefended")?, model(results, "student")?);
+    const MOST_ANSWERED: f64 = 0.05;
     let lost = share(plain.clean) - share(student.clean);
+    let (mut good, mut tail) = (lost <= 0.01, String::new());
+    if let (Some(before), Some(left)) = (plain.backdoor, student.backdoor) {
+        good &= share(left) <= MOST_ANSWERED;
+        let [before, left] = [before, left].map(|rate| percent(share(rate)));
+        tail = format!(
+            " The backdoor works on {left} of the triggered ones with it, on {before} without a defence."
+        );
+    }
     say(
-        lost <= 0.01,
+        good,
         format!(
-            "The distilled student is right on {} of the clean test images, the undefended classifier on {}.",
+            "The distilled student is right on {} of the clean test images, the undefended classifier on {}.{tail}",
             percent(share(student.clean)),
             percent(share(plain.clean))
         ),
@@ -296,5 +305,12 @@ mod tests {
         assert!(outcome == Outcome::Pass && text.contains("95.0 %") && text.contains("2.0 %"), "{text}");
         let (outcome, text) = told(&results, value_of_the_filter);
         assert!(outcome == Outcome::Pass && text.contains("1.0 %") && text.contains("94.0 %"), "{text}");
+        let (kept, text) = told(&results, distilled);
+        assert!(
+            text.ends_with("on 2.0 % of the triggered ones with it, on 95.0 % without a defence."),
+            "{text}"
+        );
+        results.models.iter_mut().for_each(|row| row.backdoor = rate(95));
+        assert_eq!((kept, told(&results, distilled).0), (Outcome::Pass, Outcome::Fail));
     }
 }
