@@ -1,6 +1,6 @@
 //! Plain sentences derived from the figures, failures as plainly as successes.
 
-use super::results::{Comparison, Evaluation, ModelRow, Outcome, Rate, Statement};
+use super::results::{Evaluation, ModelRow, Outcome, Rate, Statement};
 use super::worst_case::threat_label;
 use crate::attack::ThreatModel;
 use crate::text::percent;
@@ -70,9 +70,13 @@ fn harm(results: &Evaluation) -> Option<Statement> {
 
 /// Whether the classifier behind the first filter is right more often than that behind the second, beyond chance (McNemar, p < 0.05).
 fn is_better(results: &Evaluation, first: &str, second: &str) -> bool {
-    let is_pair = |row: &&Comparison| row.first == first && row.second == second;
-    let found = results.filters.iter().find(is_pair);
-    found.is_some_and(|row| row.only_first > row.only_second && row.p_value < 0.05)
+    results.filters.iter().filter(|row| row.p_value < 0.05).any(|row| {
+        let (better, worse) = match row.only_first > row.only_second {
+            true => (&row.first, &row.second),
+            false => (&row.second, &row.first),
+        };
+        better == first && worse == second
+    })
 }
 
 fn found(results: &Evaluation) -> Option<Statement> {
@@ -147,7 +151,11 @@ fn value_of_the_filter(results: &Evaluation) -> Option<Statement> {
         );
     }
     let better = is_better(results, "limbeck", "random");
-    let tail = if better { "" } else { ": no clear difference" };
+    let tail = match (better, is_better(results, "random", "limbeck")) {
+        (true, _) => "",
+        (_, true) => ": it is worse",
+        _ => ": no clear difference",
+    };
     say(
         better,
         format!(
@@ -281,6 +289,12 @@ mod tests {
         let mut results = crate::report::sample::evaluation();
         assert_eq!(told(&results, value_of_the_filter).0, Outcome::Pass);
         assert_eq!(told(&results, harm).0, Outcome::Pass);
+        for row in &mut results.filters {
+            (row.only_first, row.only_second) = (row.only_second, row.only_first);
+        }
+        let (outcome, text) = told(&results, value_of_the_filter);
+        assert!(outcome == Outcome::Fail && text.ends_with("it is worse."), "{text}");
+        assert_eq!(told(&results, harm).0, Outcome::Fail, "trained on poison it is right more often");
         results.filters.iter_mut().for_each(|row| row.p_value = 0.05);
         let (outcome, text) = told(&results, value_of_the_filter);
         assert_eq!(outcome, Outcome::Fail);
