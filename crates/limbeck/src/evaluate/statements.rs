@@ -139,14 +139,19 @@ fn value_of_the_filter(results: &Evaluation) -> Option<Statement> {
     let (ours, random) = (control("limbeck")?, control("random")?);
     let [clean, clean_of_random] = [ours, random].map(|row| percent(share(row.clean)));
     if let (Some(left), Some(left_by_random)) = (ours.backdoor, random.backdoor) {
-        let better = left.wilson()?[1] < left_by_random.wilson()?[0];
+        let is_rarer = |a: Rate, b: Rate| Some(a.wilson()?[1] < b.wilson()?[0]);
+        let better = is_rarer(left, left_by_random)?;
+        let tail = match (better, is_rarer(left_by_random, left)?) {
+            (true, _) => "",
+            (_, true) => ", which is worse",
+            _ => ", no clear difference",
+        };
         return say(
             better,
             format!(
-                "Behind limbeck's filter the backdoor works on {} of the triggered test images, behind a random filter of equal size on {}{}; on clean ones the classifiers reach {clean} and {clean_of_random}.",
+                "Behind limbeck's filter the backdoor works on {} of the triggered test images, behind a random filter of equal size on {}{tail}; on clean ones the classifiers reach {clean} and {clean_of_random}.",
                 percent(share(left)),
-                percent(share(left_by_random)),
-                if better { "" } else { ", no clear difference" }
+                percent(share(left_by_random))
             ),
         );
     }
@@ -319,6 +324,11 @@ mod tests {
         assert!(outcome == Outcome::Pass && text.contains("95.0 %") && text.contains("2.0 %"), "{text}");
         let (outcome, text) = told(&results, value_of_the_filter);
         assert!(outcome == Outcome::Pass && text.contains("1.0 %") && text.contains("94.0 %"), "{text}");
+        for row in &mut results.controls {
+            row.backdoor = rate(if row.filter == "limbeck" { 94 } else { 1 });
+        }
+        let (outcome, text) = told(&results, value_of_the_filter);
+        assert!(outcome == Outcome::Fail && text.contains("on 1.0 %, which is worse;"), "{text}");
         let (kept, text) = told(&results, distilled);
         assert!(
             text.ends_with("on 2.0 % of the triggered ones with it, on 95.0 % without a defence."),

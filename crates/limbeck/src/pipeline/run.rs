@@ -64,15 +64,19 @@ pub struct Outcome {
 
 /// Refuses a place for results below the images that the config names, where they would be read as a part of these the next time.
 pub(super) fn refuse_output_within(config: &RunConfig, output: &Path) -> Result<()> {
+    sources(config).try_for_each(|source| refuse_below(&source, output))
+}
+
+/// The images that the config names: those to work on, and those that are trusted elsewhere.
+fn sources(config: &RunConfig) -> impl Iterator<Item = PathBuf> {
     let trusted = Some(&config.data.trusted).filter(|path| !path.is_empty()).map(PathBuf::from);
-    config.data_path().into_iter().chain(trusted).try_for_each(|source| refuse_below(&source, output))
+    config.data_path().into_iter().chain(trusted)
 }
 
 /// Refuses a run directory that holds the images that the config names: a stage would write over them.
 fn refuse_input_within(config: &RunConfig, directory: &Path) -> Result<()> {
     let Ok(own) = directory.canonicalize() else { return Ok(()) };
-    let trusted = Some(&config.data.trusted).filter(|path| !path.is_empty()).map(PathBuf::from);
-    for source in config.data_path().into_iter().chain(trusted) {
+    for source in sources(config) {
         if source.canonicalize().is_ok_and(|source| source.starts_with(&own)) {
             let found = format!("a part of the run directory {}", directory.display());
             return Err(Error::data(source, found, "a copy elsewhere: the run would write over it"));
