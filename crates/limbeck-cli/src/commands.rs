@@ -411,11 +411,15 @@ fn print_evaluation(outcome: &Outcome, session: &Session, report: Option<&Path>)
 
 /// The config that a run directory was made with.
 fn config_of(run: &Path) -> limbeck::Result<PathBuf> {
+    let expected = "a run directory, as `limbeck run` makes it";
+    if VectorStudent::is_at(run) {
+        return Err(limbeck::Error::data(run, "a folder of `limbeck vectors`", expected));
+    }
     let path = run.join("config.toml");
     if path.is_file() {
         return Ok(path);
     }
-    Err(limbeck::Error::data(run, "no config.toml", "a run directory, as `limbeck run` makes it"))
+    Err(limbeck::Error::data(run, "no config.toml", expected))
 }
 
 /// A fault of a subcommand's arguments that their types do not reveal.

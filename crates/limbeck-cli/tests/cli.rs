@@ -167,6 +167,11 @@ fn a_table_is_audited_and_its_files_are_named() {
     // Again into the same folder, and as JSON.
     let json = workshop.limbeck(&[&typed[..], &small, &["--json"]].concat()).succeeds();
     assert!(json.starts_with('{') && json.contains("\"audited\""), "{json}");
+    for command in ["evaluate", "report"] {
+        workshop
+            .limbeck(&[command, "out"])
+            .is_refused(1, &["out", "a folder of `limbeck vectors`", "a run directory"]);
+    }
 }
 
 #[test]

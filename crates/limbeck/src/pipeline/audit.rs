@@ -116,7 +116,7 @@ impl Run<'_> {
                 &calibration,
                 &section.noise,
                 section.head_weight,
-                &section.train,
+                &section.training(train.images.len()),
                 &run.device,
                 run.seed(name),
                 checkpoints,

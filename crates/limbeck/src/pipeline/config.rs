@@ -153,9 +153,22 @@ pub struct DaeSection {
     pub head_weight: f64,
     /// Training.
     pub train: TrainConfig,
+    /// Steps at least: a small set is passed over more often than `train.epochs`. 0 where a later setting names those epochs alone.
+    #[serde(default)]
+    pub least_steps: usize,
 }
 
 impl DaeSection {
+    /// Training on so many images.
+    pub fn training(&self, images: usize) -> TrainConfig {
+        self.train.at_least(self.least_steps, images)
+    }
+
+    /// The same with the epochs that training on so many images takes, whatever the size of a step.
+    pub fn settled(&self, images: usize) -> Self {
+        Self { train: self.training(images), least_steps: 0, ..self.clone() }
+    }
+
     /// The spec of an autoencoder of this shape for a set's image size.
     pub fn spec(&self, set: &Dataset) -> AutoencoderSpec {
         AutoencoderSpec {
@@ -417,8 +430,13 @@ pub(crate) fn overlaid<C: Serialize + DeserializeOwned>(
     serde_path(toml::Value::Table(table))
 }
 
-/// Puts `over` on top of `base`; a key that `base` does not know is refused.
+/// Puts `over` on top of `base`; a key that `base` does not know is refused. Who names a number of epochs means it: no least number of steps stays that is
+/// not named beside it.
 fn merge(base: &mut toml::Table, over: toml::Table, path: &str) -> Result<()> {
+    let names_epochs = over.get("train").and_then(|train| train.get("epochs")).is_some();
+    if let Some(least) = base.get_mut("least_steps").filter(|_| names_epochs) {
+        *least = toml::Value::Integer(0);
+    }
     for (key, value) in over {
         let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         match (base.get_mut(&key), value) {
@@ -541,6 +559,22 @@ mod tests {
             let key = format!("poison.plan.evade.{key}");
             assert!(refusal(&key).contains(key.split('=').next().expect("a key")), "{key}");
         }
+    }
+
+    #[test]
+    fn a_small_set_is_passed_over_more_often_unless_epochs_are_named() {
+        let dae = |preset, sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+            RunConfig::resolve(preset, None, &sets).expect("all fit").dae
+        };
+        let preset = dae(Preset::Gtsrb, &["dae.least_steps=100"]);
+        // 32 images a step: 320 images are 10 steps, ten times 10 are 100; of 1,000 images the four epochs are 128.
+        assert_eq!((preset.training(320).epochs, preset.training(1000).epochs), (10, 4));
+        let settled = preset.settled(320);
+        assert_eq!((settled.least_steps, settled.training(32).epochs), (0, 10));
+        assert_eq!(dae(Preset::Gtsrb, &["dae.train.epochs=2"]).training(32).epochs, 2);
+        assert_eq!(dae(Preset::Gtsrb, &["dae.train.epochs=2", "dae.least_steps=3"]).training(32).epochs, 3);
+        assert_eq!(dae(Preset::Gtsrb, &["dae.train.batch=1"]).training(4300).epochs, 4);
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl CopiedDefence {
             &twins(&trusted, "calibration twins")?,
             &dae.noise,
             dae.head_weight,
-            &dae.train,
+            &dae.training(own.len()),
             device,
             seed.child("dae"),
             checkpoints,

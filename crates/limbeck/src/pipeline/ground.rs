@@ -33,6 +33,11 @@ impl Images {
     pub(crate) fn name(&self) -> &str {
         &self.sets.name
     }
+
+    /// How many an autoencoder is trained on.
+    pub(crate) fn audited(&self) -> usize {
+        self.audited.len()
+    }
 }
 
 /// What an autoencoder learns from.
@@ -117,7 +122,7 @@ impl Run<'_> {
             &ground.calibration,
             &section.noise,
             section.head_weight,
-            &section.train,
+            &section.training(ground.train.images.len()),
             &self.device,
             self.seed("dae"),
             checkpoints,

@@ -44,7 +44,7 @@ pub struct LabelModelConfig {
     pub first_epochs: usize,
     /// Training in the further rounds, and the other settings of the first.
     pub train: TrainConfig,
-    /// Steps of a further round at least: a small set is passed over more often than `train.epochs`.
+    /// Steps of a further round at least: a small set is passed over more often than `train.epochs`. 0 where a later setting names those epochs alone.
     pub least_steps: usize,
 }
 
@@ -157,17 +157,9 @@ impl Lesson<'_> {
             let learnt = learnable(&model, audited, config, progress)?;
             // Sure of nothing: what it could learn from trusted images does not tell the labels apart.
             let learnt = if learnt.is_empty() { audited.clone() } else { learnt };
-            model = train(&learnt, &config.further(learnt.len()), round)?;
+            model = train(&learnt, &config.train.at_least(config.least_steps, learnt.len()), round)?;
         }
         Ok(model)
-    }
-}
-
-impl LabelModelConfig {
-    /// Training in a further round on so many images.
-    fn further(&self, images: usize) -> TrainConfig {
-        let steps = images.div_ceil(self.train.batch);
-        TrainConfig { epochs: self.train.epochs.max(self.least_steps.div_ceil(steps)), ..self.train.clone() }
     }
 }
 
@@ -290,14 +282,5 @@ mod tests {
             let images = of_class.iter().filter(|&&index| fold_of[index] == fold).count();
             assert!(images.abs_diff(of_class.len() / 4) <= 1, "{images} of {}", of_class.len());
         }
-    }
-
-    #[test]
-    fn a_small_set_is_passed_over_more_often() {
-        let config = LabelModelConfig { least_steps: 50, ..config() };
-        // 8 images a step: 40 images are 5 steps, ten times 5 are 50; of 100 images and more the 6 epochs are enough.
-        assert_eq!(config.further(100).epochs, 6);
-        assert_eq!(config.further(40).epochs, 10);
-        assert_eq!(config.further(1000).epochs, 6);
     }
 }

@@ -83,6 +83,12 @@ impl TrainConfig {
         }
     }
 
+    /// The same with as many epochs more as `least` steps on so many images take.
+    pub fn at_least(&self, least: usize, images: usize) -> Self {
+        let steps = images.div_ceil(self.batch).max(1);
+        Self { epochs: self.epochs.max(least.div_ceil(steps)), ..self.clone() }
+    }
+
     /// Refuses settings that are not finite or out of range; `key` names the table in the config.
     pub fn check(&self, key: &str) -> Result<()> {
         let positive = |name: &str, value: usize| match value {

@@ -90,7 +90,8 @@ impl TuneConfig {
         self.objective.check(base)?;
         for (key, _) in self.space.parameters() {
             self.objective.check_key(key)?;
-            if self.sampler == SamplerKind::Hyperband && key == "dae.train.epochs" {
+            let deals_out = ["dae.train.epochs", "dae.least_steps"].contains(&key);
+            if self.sampler == SamplerKind::Hyperband && deals_out {
                 return Err(Error::config(
                     key,
                     "a key that hyperband deals out by itself",

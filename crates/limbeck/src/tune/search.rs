@@ -50,6 +50,7 @@ pub fn tune(
     let images = common.images()?;
     let ground = common.ground(&images)?;
     let yardstick = common.yardstick(&images, &ground)?;
+    let base = &RunConfig { dae: base.dae.settled(images.audited()), ..base.clone() };
     asked.insert("images".to_owned(), images.key.clone().into());
     let attributes = Map::from_iter([(ASKED.to_owned(), Value::Object(asked.clone()))]);
     let (opened, study) = Journal::open(&journal, search.objective.row().direction, attributes)?;
@@ -241,7 +242,8 @@ impl Search<'_> {
         let yardstick =
             Yardstick { twins: &self.yardstick, classifier: &ground.classifier, purify: config.purify };
         let past: Vec<&Trial> = self.study.trials[..number].iter().collect();
-        let (epochs, objective) = (config.dae.train.epochs as u64, self.search.objective);
+        let (epochs, objective) =
+            (config.dae.training(self.images.audited()).epochs as u64, self.search.objective);
         let (curve, stopped) = (Mutex::new(std::mem::take(&mut trial.curve)), AtomicBool::new(false));
         let id = trial.id;
         let trained =

@@ -226,6 +226,7 @@ fn what_cannot_be_searched_is_refused_before_any_work() {
         (&[], "purify.score=choice:mse,intent", SamplerKind::Tpe, ObjectiveKind::Detection, "found intent"),
         (&label, "dae.width=int:4..8", SamplerKind::Tpe, ObjectiveKind::Detection, "found label"),
         (&[], "dae.train.epochs=int:1..9", SamplerKind::Hyperband, ObjectiveKind::Psnr, "another sampler"),
+        (&[], "dae.least_steps=int:1..9", SamplerKind::Hyperband, ObjectiveKind::Psnr, "another sampler"),
     ] {
         let refused = run(&out, &base(overrides), &search(&[space], sampler, objective, 3), &Silent);
         let refused = refused.expect_err(space).to_string();
