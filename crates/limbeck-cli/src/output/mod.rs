@@ -87,7 +87,10 @@ pub(crate) fn json_lines(values: &[impl Serialize]) -> anyhow::Result<String> {
 pub(crate) fn model(row: &ModelRow) -> String {
     let mut table =
         Table::new([row.model.as_str(), "accuracy", "95 % interval", "images"]).right(1).right(2).right(3);
-    let attacked = row.attacked.iter().map(|attack| (attack.attack.clone(), attack.accuracy));
+    let attacked = row.attacked.iter().flat_map(|attack| {
+        let reached = attack.reached.map(|reached| (format!("{}: answered with it", attack.attack), reached));
+        [(attack.attack.clone(), attack.accuracy)].into_iter().chain(reached)
+    });
     let transferred = row.transferred.iter().flat_map(Transferred::labelled);
     for (inputs, rate) in [("clean".to_owned(), row.clean)].into_iter().chain(attacked).chain(transferred) {
         table.row([inputs, share(rate), interval(rate), rate.trials.to_string()]);
@@ -214,15 +217,24 @@ t.csv   12  y 1.5000 (1.0000 to 2.0000)       0.2500
             model: "model.safetensors".to_owned(),
             trained_on: String::new(),
             clean: Rate { successes: 81, trials: 100 },
-            attacked: vec![AttackedRate {
-                attack: "fgsm eps 0.01".to_owned(),
-                accuracy: Rate { successes: 0, trials: 10 },
-            }],
+            attacked: vec![
+                AttackedRate {
+                    attack: "fgsm eps 0.01".to_owned(),
+                    accuracy: Rate { successes: 0, trials: 10 },
+                    reached: None,
+                },
+                AttackedRate {
+                    attack: "fgsm, to class 3".to_owned(),
+                    accuracy: Rate { successes: 10, trials: 10 },
+                    reached: Some(Rate { successes: 0, trials: 10 }),
+                },
+            ],
             transferred: vec![Transferred {
                 crafted_on: "other.safetensors".to_owned(),
                 attacked: vec![AttackedRate {
                     attack: "fgsm eps 0.01".to_owned(),
                     accuracy: Rate { successes: 10, trials: 10 },
+                    reached: None,
                 }],
             }],
             backdoor: None,
@@ -232,6 +244,8 @@ t.csv   12  y 1.5000 (1.0000 to 2.0000)       0.2500
 model.safetensors                      accuracy  95 % interval  images
 clean                                    81.0 %   72.2 to 87.5     100
 fgsm eps 0.01                             0.0 %    0.0 to 27.8      10
+fgsm, to class 3                        100.0 %  72.2 to 100.0      10
+fgsm, to class 3: answered with it        0.0 %    0.0 to 27.8      10
 fgsm eps 0.01, from other.safetensors   100.0 %  72.2 to 100.0      10
 ";
         assert_eq!(stripped(&model(&row)), expected);

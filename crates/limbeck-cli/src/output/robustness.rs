@@ -145,7 +145,11 @@ mod tests {
             eps: 0.0314,
             accuracy: rate(81),
             with_null,
-            attacks: vec![AttackedRate { attack: "pgd eps 0.0314".to_owned(), accuracy: rate(81) }],
+            attacks: vec![AttackedRate {
+                attack: "pgd eps 0.0314".to_owned(),
+                accuracy: rate(81),
+                reached: None,
+            }],
         }
     }
 

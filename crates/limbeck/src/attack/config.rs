@@ -1,14 +1,16 @@
 //! The table of attacks, and the settings that a config gives one.
 
+use burn::tensor::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::noise::Distribution;
 use super::{
-    Apgd, ApgdLoss, Attack, AutoAttack, CarliniWagner, Fab, Fgsm, IFgsm, MiFgsm, Noise, Norm, Pgd, Square,
-    SquareSchedule, ThreatModel, Universal,
+    Apgd, ApgdLoss, Attack, AutoAttack, CarliniWagner, Fab, Fgsm, IFgsm, MiFgsm, Noise, Norm, Pgd, Rest,
+    Square, SquareSchedule, Target, Targeted, ThreatModel, Universal,
 };
 use crate::error::{Error, Result};
+use crate::network::Model;
 use crate::rng::Seed;
 
 /// Which attack, with which settings: one row of the table of attacks.
@@ -48,6 +50,9 @@ pub struct AttackConfig {
     /// Questions to the model for each image (`square`, `auto-attack`; Croce & Hein 2020: 5000).
     #[serde(default = "default_queries")]
     pub queries: usize,
+    /// Which wrong answer is sought: `any`, `least-likely`, `random`, or one class, `{ class = 14 }`.
+    #[serde(default)]
+    pub target: Target,
     /// Root of the attack's random draws.
     #[serde(default)]
     pub seed: u64,
@@ -88,6 +93,7 @@ impl Default for AttackConfig {
             search_steps: default_search_steps(),
             targets: default_targets(),
             queries: default_queries(),
+            target: Target::Any,
             seed: 0,
         }
     }
@@ -137,6 +143,8 @@ pub struct Family {
     pub norms: &'static [Norm],
     /// The fewest classes that a model must have for it: a ratio of logits needs three, a targeted one four.
     pub least_classes: usize,
+    /// How it sees the other classes where it is led towards one; `None` for what cannot be led, or chooses classes itself.
+    pub rest: Option<Rest>,
     /// Number of steps where a config gives none.
     steps: usize,
     /// Size of each of so many steps in a ball where a config gives none.
@@ -154,6 +162,7 @@ pub const TABLE: &[Family] = &[
         name: "fgsm",
         norms: BOTH,
         least_classes: 2,
+        rest: Some(Rest::LogSumExp),
         steps: 1,
         step: to_the_edge,
         build: |_| Box::new(Fgsm),
@@ -163,6 +172,7 @@ pub const TABLE: &[Family] = &[
         name: "i-fgsm",
         norms: BOTH,
         least_classes: 2,
+        rest: Some(Rest::LogSumExp),
         steps: 10,
         step: as_the_authors,
         build: |config| Box::new(IFgsm { step: config.step, steps: config.steps }),
@@ -172,6 +182,7 @@ pub const TABLE: &[Family] = &[
         name: "pgd",
         norms: BOTH,
         least_classes: 2,
+        rest: Some(Rest::LogSumExp),
         steps: 10,
         step: a_quarter,
         build: |config| {
@@ -184,6 +195,7 @@ pub const TABLE: &[Family] = &[
         name: "mi-fgsm",
         norms: BOTH,
         least_classes: 2,
+        rest: Some(Rest::LogSumExp),
         steps: 10,
         // Dong 2018, section 4.1.
         step: |ball, steps| ball.eps / steps as f64,
@@ -194,6 +206,7 @@ pub const TABLE: &[Family] = &[
         name: "apgd-ce",
         norms: BOTH,
         least_classes: 2,
+        rest: Some(Rest::LogSumExp),
         steps: 100,
         step: twice_the_radius,
         build: |config| apgd(config, ApgdLoss::CrossEntropy),
@@ -203,6 +216,7 @@ pub const TABLE: &[Family] = &[
         name: "apgd-dlr",
         norms: BOTH,
         least_classes: 3,
+        rest: None,
         steps: 100,
         step: twice_the_radius,
         build: |config| apgd(config, ApgdLoss::Dlr),
@@ -212,6 +226,7 @@ pub const TABLE: &[Family] = &[
         name: "apgd-t",
         norms: BOTH,
         least_classes: 4,
+        rest: None,
         steps: 100,
         step: twice_the_radius,
         build: |config| apgd(config, ApgdLoss::TargetedDlr { targets: config.targets }),
@@ -221,6 +236,7 @@ pub const TABLE: &[Family] = &[
         name: "carlini-wagner",
         norms: &[Norm::L2],
         least_classes: 2,
+        rest: Some(Rest::Max),
         // Iterations as in CleverHans; their own 10,000 are days on a CPU.
         steps: 1000,
         // Their code: a rate of Adam.
@@ -234,6 +250,7 @@ pub const TABLE: &[Family] = &[
         name: "fab-t",
         norms: BOTH,
         least_classes: 2,
+        rest: None,
         steps: 100,
         step: twice_the_radius,
         build: |config| {
@@ -246,6 +263,7 @@ pub const TABLE: &[Family] = &[
         name: "square",
         norms: BOTH,
         least_classes: 2,
+        rest: Some(Rest::Max),
         steps: 1,
         step: to_the_edge,
         build: |config| {
@@ -258,6 +276,7 @@ pub const TABLE: &[Family] = &[
         name: "auto-attack",
         norms: BOTH,
         least_classes: 4,
+        rest: None,
         steps: 100,
         step: twice_the_radius,
         build: |config| {
@@ -270,6 +289,7 @@ pub const TABLE: &[Family] = &[
         name: "universal",
         norms: BOTH,
         least_classes: 2,
+        rest: None,
         steps: 10,
         // Shafahi 2020 give no step in units of eps: a quarter of it reaches the edge in a pass or two.
         step: a_quarter,
@@ -280,6 +300,7 @@ pub const TABLE: &[Family] = &[
         name: "gaussian-noise",
         norms: BOTH,
         least_classes: 2,
+        rest: None,
         steps: 1,
         step: to_the_edge,
         build: |config| noise(config, Distribution::Gaussian),
@@ -289,6 +310,7 @@ pub const TABLE: &[Family] = &[
         name: "uniform-noise",
         norms: BOTH,
         least_classes: 2,
+        rest: None,
         steps: 1,
         step: to_the_edge,
         build: |config| noise(config, Distribution::Uniform),
@@ -341,11 +363,6 @@ impl AttackKind {
     pub fn norms(self) -> &'static [Norm] {
         self.family().norms
     }
-
-    /// The fewest classes that a model must have for it.
-    pub fn least_classes(self) -> usize {
-        self.family().least_classes
-    }
 }
 
 impl AttackConfig {
@@ -364,7 +381,7 @@ impl AttackConfig {
         self.kind.name()
     }
 
-    /// Name with its radius: `"i-fgsm eps 0.01"`, `"pgd L2 eps 0.5"`.
+    /// Name with its radius: `"i-fgsm eps 0.01"`, `"pgd L2 eps 0.5"`, `"pgd eps 0.0314, to the least likely class"`.
     pub fn label(&self) -> String {
         let norm = match self.norm {
             Norm::Linf => "",
@@ -377,7 +394,13 @@ impl AttackConfig {
             }
             _ => String::new(),
         };
-        format!("{} {norm}eps {}{confidence}", self.name(), number(self.eps))
+        let target = match self.target {
+            Target::Any => String::new(),
+            Target::LeastLikely => ", to the least likely class".to_owned(),
+            Target::Random => ", to a random class".to_owned(),
+            Target::Class(class) => format!(", to class {class}"),
+        };
+        format!("{} {norm}eps {}{confidence}{target}", self.name(), number(self.eps))
     }
 
     /// The radius as a threat model.
@@ -395,8 +418,37 @@ impl AttackConfig {
 
     /// The attack itself.
     pub fn build(&self) -> Box<dyn Attack> {
-        let (step, steps) = self.walk();
-        (self.kind.family().build)(&Self { step, steps, ..*self })
+        let ((step, steps), family) = (self.walk(), self.kind.family());
+        let attack = (family.build)(&Self { step, steps, ..*self });
+        match (self.target, family.rest) {
+            (Target::Any, _) | (_, None) => attack,
+            (target, Some(rest)) => Box::new(Targeted { attack, target, rest, seed: self.root() }),
+        }
+    }
+
+    /// The class that it seeks for each image, the image's label where none is to be had; `None` if it is untargeted.
+    ///
+    /// # Errors
+    /// Those of [`Target::classes`].
+    pub fn target_classes(
+        &self,
+        model: &dyn Model,
+        images: &Tensor<4>,
+        labels: &[u32],
+    ) -> Result<Option<Vec<u32>>> {
+        match self.target {
+            Target::Any => Ok(None),
+            target => target.classes(model, images, labels, self.root()).map(Some),
+        }
+    }
+
+    /// The fewest classes that a model must have for it.
+    pub fn least_classes(&self) -> usize {
+        let target = match self.target {
+            Target::Class(class) => class as usize + 1,
+            _ => 0,
+        };
+        self.kind.family().least_classes.max(target)
     }
 
     /// Where its random draws come from.
@@ -425,6 +477,15 @@ impl AttackConfig {
         if !(0.0..=most).contains(&self.step) {
             let expected = format!("a step size in (0, {most}], or 0 for the published one");
             return Err(Error::config(format!("{key}.step"), self.step, expected));
+        }
+        if self.target != Target::Any && self.kind.family().rest.is_none() {
+            let led: Vec<&str> = TABLE.iter().filter(|row| row.rest.is_some()).map(|row| row.name).collect();
+            let found = format!("a target for {}", self.name());
+            return Err(Error::config(
+                format!("{key}.target"),
+                found,
+                format!("any, or one of the attacks {}", led.join(", ")),
+            ));
         }
         if self.steps > 100_000 {
             let expected = "1 to 100000 steps, or 0 for the published number";

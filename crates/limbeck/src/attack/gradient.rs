@@ -39,6 +39,11 @@ impl Logits {
         Ok(Self { values, classes })
     }
 
+    /// Number of classes.
+    pub(super) fn classes(&self) -> usize {
+        self.classes
+    }
+
     /// Logits of one image.
     pub(super) fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.classes..][..self.classes]

@@ -34,6 +34,7 @@ mod noise;
 mod pgd;
 mod rows;
 mod square;
+mod targeted;
 mod threat;
 mod universal;
 
@@ -54,6 +55,7 @@ pub use noise::{Distribution, Noise};
 pub use pgd::Pgd;
 pub(crate) use rows::{replace, select};
 pub use square::{Square, SquareSchedule};
+pub use targeted::{Rest, Target, Targeted};
 pub use threat::{Norm, ThreatModel};
 pub use universal::{Universal, UniversalPerturbation};
 

@@ -80,9 +80,10 @@ impl ThreatModel {
         }
     }
 
-    /// Whole 8-bit levels that an L-infinity ball around a stored image holds: at eps 0.01 (2.55 levels) two.
+    /// Whole 8-bit levels that an L-infinity ball around a stored image holds: at eps 0.01 (2.55 levels) two. A radius that is but a fiftieth of a level
+    /// short is taken for whole: 0.0039 is 1/255 in four digits.
     pub fn levels(self) -> u8 {
-        (self.eps * 255.0 + 1e-9).floor() as u8
+        (self.eps * 255.0 + 0.02).floor().min(255.0) as u8
     }
 
     /// The same ball cut to whole levels, so that rounding to 8 bits never leaves it.

@@ -273,15 +273,14 @@ impl Abstaining<'_> {
         let Self { student, rule, .. } = *self;
         self.check()?;
         let spec = student.spec();
-        let logits = student.logits(images.clone());
+        let (logits, passes) = student.logits_and_passes(images.clone(), rule.passes, rule.draws());
         let probabilities = values(softmax(logits.clone().div_scalar(rule.temperature), 1))?;
         let winners = argmax(logits.clone())?;
         let classes = argmax(logits.narrow(1, 0, spec.classes.len()))?;
         let perturbed = match rule.detector.as_ref().zip(self.autoencoder) {
-            Some((limits, autoencoder)) => limits.exceeded_by(images.clone(), autoencoder)?,
+            Some((limits, autoencoder)) => limits.exceeded_by(images, autoencoder)?,
             None => vec![false; classes.len()],
         };
-        let passes = student.dropout_passes(images, rule.passes, rule.draws());
         let references = rule.references_of(labels(&classes, &student.device()));
         let seen = Seen::new(passes, spec.temperature, references);
         let column = |uncertainty: &Uncertainty| -> Result<Vec<f64>> {

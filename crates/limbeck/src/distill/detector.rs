@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::abstention::{conformal_threshold, is_above};
 use crate::error::Result;
-use crate::network::{DetectionHead, Model, ReconstructionError, TrainedAutoencoder};
+use crate::network::{ReconstructionError, TrainedAutoencoder};
 use crate::tensors::values;
 
 /// The largest value of 8 bits.
@@ -65,8 +65,9 @@ impl DetectorLimits {
         autoencoder: &TrainedAutoencoder,
     ) -> Result<Vec<bool>> {
         let images = images.mul_scalar(LEVELS).round().div_scalar(LEVELS);
-        let log_odds = values(DetectionHead(autoencoder).logits(images.clone()))?;
-        let log_errors = values(ReconstructionError(autoencoder).logits(images))?;
+        let denoised = autoencoder.denoise(images.clone());
+        let log_odds = values(denoised.logits)?;
+        let log_errors = values(ReconstructionError::between(images, denoised.reconstructions))?;
         let of = |(log_odds, log_error): (f32, f32)| {
             is_above(log_odds.into(), self.log_odds) || is_above(log_error.into(), self.log_error)
         };
@@ -79,7 +80,9 @@ mod tests {
 
     use super::*;
     use crate::distill::{Abstaining, AbstentionConfig, NullRule, SoftLabels};
-    use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, TrainedClassifier};
+    use crate::network::{
+        Architecture, AutoencoderKind, AutoencoderSpec, DetectionHead, Model as _, TrainedClassifier,
+    };
     use crate::progress::Silent;
     use crate::testing::{blocks, tiny_spec, untrained, untrained_autoencoder};
 

@@ -15,7 +15,7 @@ use super::mcnemar::{disagreements, mcnemar};
 use super::results::{Check, Outcome, Rate};
 use super::robustness::{AttackedSet, evenly_spaced, right_under};
 use super::worst_case::{Attempt, Origin, threat_label, threats};
-use crate::attack::{AttackConfig, AttackKind, ThreatModel, input_gradient, margin_gradient};
+use crate::attack::{AttackConfig, AttackKind, Target, ThreatModel, input_gradient, margin_gradient};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::network::Model;
@@ -188,10 +188,12 @@ pub fn checks_of_attempts(model: &str, attempts: &[Attempt]) -> Vec<Check> {
         };
         threats.iter().filter_map(pair).collect::<Vec<_>>()
     };
-    let white = |attempt: &Attempt| attempt.origin.is_white_box();
+    // Who seeks one class forgoes the others: such an attack may be weaker than any.
+    let seeks_any = |attempt: &Attempt| attempt.attack.target == Target::Any;
+    let white = |attempt: &Attempt| attempt.origin.is_white_box() && seeks_any(attempt);
     let one_step = |attempt: &Attempt| white(attempt) && attempt.attack.kind == AttackKind::Fgsm;
     let many_steps = |attempt: &Attempt| white(attempt) && is_iterated(attempt.attack.kind);
-    let transferred = |attempt: &Attempt| !white(attempt);
+    let transferred = |attempt: &Attempt| !attempt.origin.is_white_box() && seeks_any(attempt);
     let gradient = |attempt: &Attempt| one_step(attempt) || many_steps(attempt);
     let mut checks = vec![weaker_than(
         model,
@@ -380,7 +382,7 @@ fn gradients_exist(
 
 /// The row for an attack that a set has too few classes for.
 pub(super) fn needs_more_classes(model: &str, attack: &AttackConfig, classes: usize) -> Check {
-    let why = format!("it needs {} classes, the model has {classes}", attack.kind.least_classes());
+    let why = format!("it needs {} classes, the model has {classes}", attack.least_classes());
     not_run(model, &format!("it withstands {} in {}", attack.name(), threat_label(attack.threat())), &why)
 }
 
@@ -413,7 +415,12 @@ mod tests {
                 let attack = AttackConfig::linf(kind, 0.3);
                 let attacked = AttackedSet::craft(model, &attack, &set, &Silent).expect("attacked");
                 let right = right_under(model, &attacked).expect("answers");
-                Attempt { attack, origin: Origin::Itself, outcomes: Outcomes { right, answers: None } }
+                Attempt {
+                    attack,
+                    origin: Origin::Itself,
+                    outcomes: Outcomes { right, answers: None },
+                    reached: None,
+                }
             })
             .collect();
         let sweep = sweep(("model", model), &set, &config, &Silent).expect("attacked").expect("radii");
@@ -453,7 +460,7 @@ mod tests {
 
     fn attempt(kind: AttackKind, origin: Origin, right: usize) -> Attempt {
         let outcomes = Outcomes { right: (0..40).map(|image| image < right).collect(), answers: None };
-        Attempt { attack: AttackConfig::linf(kind, 0.1), origin, outcomes }
+        Attempt { attack: AttackConfig::linf(kind, 0.1), origin, outcomes, reached: None }
     }
 
     #[test]

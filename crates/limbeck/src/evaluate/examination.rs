@@ -12,7 +12,7 @@ use super::results::{
     AttackedRate, Calibration, Check, Comparison, EpsCurve, ModelRow, Outcome, Rate, Robustness, Transferred,
     WorstCase,
 };
-use super::robustness::{AttackedSet, Reading, read, right_under};
+use super::robustness::{AttackedSet, Reading, outcome_under, read};
 use super::worst_case::{Attempt, Origin, Outcomes, right_in_worst_case, threat_label, threats, worst_case};
 use crate::attack::{AttackConfig, ThreatModel};
 use crate::dataset::Dataset;
@@ -61,7 +61,7 @@ impl Source {
         trials: Trials<'_>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let possible = trials.attacks.iter().filter(|attack| attack.kind.least_classes() <= classes);
+        let possible = trials.attacks.iter().filter(|attack| attack.least_classes() <= classes);
         let sets = possible
             .map(|attack| {
                 progress.task(&format!("{} on {name}", attack.label()), "images");
@@ -140,13 +140,12 @@ pub fn examine(
             let answers = |student: Abstaining<'_>| {
                 student.answer_set(&set.stored(trials.attacked, attack.threat())?, progress)
             };
+            let (right, reached) = outcome_under(classifier, set)?;
             attempts.push(Attempt {
                 attack: *attack,
                 origin: origin.clone(),
-                outcomes: Outcomes {
-                    right: right_under(classifier, set)?,
-                    answers: abstaining.map(answers).transpose()?,
-                },
+                outcomes: Outcomes { right, answers: abstaining.map(answers).transpose()? },
+                reached,
             });
         }
     }
@@ -159,7 +158,7 @@ pub fn examine(
         checks.extend(probes(checked, trials.attacked, trials.checklist, progress)?);
     }
     let classes = classifier.spec().classes.len();
-    let impossible = trials.attacks.iter().filter(|attack| attack.kind.least_classes() > classes);
+    let impossible = trials.attacks.iter().filter(|attack| attack.least_classes() > classes);
     checks.extend(impossible.map(|attack| needs_more_classes(name, attack, classes)));
     let labels: Vec<u32> = trials.attacked.samples().iter().map(|sample| sample.label).collect();
     let threats = threats(attempts.iter().map(|attempt| &attempt.attack));
@@ -207,6 +206,7 @@ fn rates_of(attempts: &[Attempt], crafted_on: Option<&str>) -> Vec<AttackedRate>
     of.map(|attempt| AttackedRate {
         attack: attempt.attack.label(),
         accuracy: Rate::of(attempt.outcomes.right.iter().copied()),
+        reached: attempt.reached,
     })
     .collect()
 }

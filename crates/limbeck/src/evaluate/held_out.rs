@@ -241,7 +241,7 @@ pub fn held_out(
     let (indices, device): (Vec<usize>, _) = ((0..test.len()).collect(), unseen.device());
     let mut attacks = Vec::new();
     let classes = unseen.spec().classes.len();
-    for attack in config.attacks.iter().filter(|attack| attack.kind.least_classes() <= classes) {
+    for attack in config.attacks.iter().filter(|attack| attack.least_classes() <= classes) {
         progress.task(&format!("{} on held-out images", attack.label()), "images");
         let crafted = craft_images(test, &indices, attack, unseen, &device, progress)?;
         attacks.push(frozen.attacked(test, attack.label(), false, crafted, progress)?);

@@ -419,6 +419,9 @@ pub struct AttackedRate {
     pub attack: String,
     /// Images still classified right.
     pub accuracy: Rate,
+    /// Of a targeted attack: images that are answered with the class that was sought, of those that were led to one.
+    #[serde(default)]
+    pub reached: Option<Rate>,
 }
 
 /// One filter and what a classifier trained behind it reaches.

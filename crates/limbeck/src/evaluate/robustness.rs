@@ -23,8 +23,11 @@ use crate::train::INFERENCE_BATCH;
 /// Points of a curve in the results.
 pub(super) const CURVE_POINTS: usize = 200;
 
-/// Images attacked at once.
-pub(super) const ATTACK_BATCH: usize = 128;
+/// Images attacked at once: few, so that a costly attack soon says how long it takes, and stops when it is told to.
+pub(super) const ATTACK_BATCH: usize = 32;
+
+/// Images of which an attack that learns from many is shown the mean at once.
+const FIT_BATCH: usize = 128;
 
 /// Share of images that the model reads as their label.
 pub fn accuracy(model: &dyn Model, set: &Dataset, progress: &dyn Progress) -> Result<Rate> {
@@ -100,6 +103,8 @@ pub(super) fn evenly_spaced(set: &Dataset, count: usize) -> Dataset {
 /// Attacked images as the attack left them, in batches of float pixels.
 pub struct AttackedSet {
     batches: Vec<(Tensor<4>, Vec<u32>)>,
+    /// Of a targeted attack, the class that each image was led to.
+    targets: Option<Vec<u32>>,
 }
 
 impl AttackedSet {
@@ -112,22 +117,27 @@ impl AttackedSet {
         set: &Dataset,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let (built, threat, device) = (attack.build(), attack.threat(), model.device());
+        let (config, built, threat, device) = (attack, attack.build(), attack.threat(), model.device());
         let indices: Vec<usize> = (0..set.len()).collect();
-        let chunks: Vec<&[usize]> = indices.chunks(ATTACK_BATCH).collect();
-        let read = |chunk: usize| {
+        let read = |chunk: &[usize]| {
             progress.check()?;
-            Ok((set.batch(chunks[chunk], &device)?, set.labels(chunks[chunk])))
+            Ok((set.batch(chunk, &device)?, set.labels(chunk)))
         };
-        let fitted = built.fit(model, threat, &Batches { count: chunks.len(), read: &read })?;
+        let large: Vec<&[usize]> = indices.chunks(FIT_BATCH).collect();
+        let batches = Batches { count: large.len(), read: &|batch| read(large[batch]) };
+        let fitted = built.fit(model, threat, &batches)?;
         let attack = fitted.as_deref().unwrap_or(&*built);
-        let mut batches = Vec::new();
-        for (done, chunk) in chunks.iter().enumerate() {
-            let (images, classes) = read(done)?;
+        let (mut batches, mut targets, mut done) = (Vec::new(), None::<Vec<u32>>, 0);
+        for chunk in indices.chunks(ATTACK_BATCH) {
+            progress.advance(done, set.len() as u64);
+            let (images, classes) = read(chunk)?;
+            if let Some(sought) = config.target_classes(model, &images, &classes)? {
+                targets.get_or_insert_default().extend(sought);
+            }
             batches.push((craft(attack, model, threat, images, &classes)?, classes));
-            progress.advance((done * ATTACK_BATCH + chunk.len()) as u64, set.len() as u64);
+            done += chunk.len() as u64;
         }
-        Ok(Self { batches })
+        Ok(Self { batches, targets })
     }
 
     /// The same in 8 bits within `threat`, as a deployed student is shown them; `set` holds the images that were attacked.
@@ -151,12 +161,21 @@ impl AttackedSet {
 
 /// Which attacked images the model still reads as their label.
 pub fn right_under(model: &dyn Model, attacked: &AttackedSet) -> Result<Vec<bool>> {
-    let mut right = Vec::new();
-    for (images, labels) in attacked.batches() {
-        let answers = argmax(model.logits(images))?;
-        right.extend(answers.into_iter().zip(labels).map(|(answer, label)| answer == *label));
+    outcome_under(model, attacked).map(|(right, _)| right)
+}
+
+/// The same, and of a targeted attack how many images are read as the class that was sought, of those that were led to another class than their own.
+pub(super) fn outcome_under(model: &dyn Model, attacked: &AttackedSet) -> Result<(Vec<bool>, Option<Rate>)> {
+    let (mut answers, mut labels) = (Vec::new(), Vec::new());
+    for (images, of_batch) in attacked.batches() {
+        answers.extend(argmax(model.logits(images))?);
+        labels.extend_from_slice(of_batch);
     }
-    Ok(right)
+    let reached = attacked.targets.as_ref().map(|targets| {
+        let led = targets.iter().zip(&labels).zip(&answers).filter(|((target, label), _)| target != label);
+        Rate::of(led.map(|((target, _), answer)| answer == target))
+    });
+    Ok((answers.iter().zip(&labels).map(|(answer, label)| answer == label).collect(), reached))
 }
 
 /// Outcomes of the student with its null rule on clean test images, on images attacked without knowledge of the rule and with it, and on damaged ones.

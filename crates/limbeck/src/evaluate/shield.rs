@@ -44,7 +44,7 @@ pub fn shield(
 ) -> Result<Option<ShieldSummary>> {
     let set = attack_set(test, config.images, seed);
     let classes = classifier.spec().classes.len();
-    let possible = || config.attacks.iter().filter(|attack| attack.kind.least_classes() <= classes);
+    let possible = || config.attacks.iter().filter(|attack| attack.least_classes() <= classes);
     if set.is_empty() || possible().next().is_none() {
         return Ok(None);
     }

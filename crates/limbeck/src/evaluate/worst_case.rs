@@ -52,6 +52,8 @@ pub struct Attempt {
     pub origin: Origin,
     /// What became of the images.
     pub outcomes: Outcomes,
+    /// How many are answered with the class that was sought, of those that were led to one; `None` for an untargeted attack.
+    pub reached: Option<Rate>,
 }
 
 impl Attempt {
@@ -126,6 +128,7 @@ pub fn worst_case(
             .map(|attempt| AttackedRate {
                 attack: attempt.label(),
                 accuracy: Rate::of(attempt.outcomes.right.iter().copied()),
+                reached: attempt.reached,
             })
             .collect(),
     }
@@ -166,7 +169,7 @@ mod tests {
     }
 
     fn attempt(attack: AttackConfig, images: &str) -> Attempt {
-        Attempt { attack, origin: Origin::Itself, outcomes: outcomes(images) }
+        Attempt { attack, origin: Origin::Itself, outcomes: outcomes(images), reached: None }
     }
 
     fn attempts() -> Vec<Attempt> {

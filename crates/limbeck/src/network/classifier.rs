@@ -281,11 +281,29 @@ impl TrainedClassifier {
     /// Each pass is one thinned network, drawn from `seed` and the same for every image: an answer depends on its image alone,
     /// not on its neighbours in the batch.
     pub fn dropout_passes(&self, images: Tensor<4>, passes: usize, seed: Seed) -> Vec<Tensor<2>> {
-        self.spec.views.means(images, |view| {
+        self.spec.views.means(images, |view| self.thinned(self.network.features(view), passes, seed))
+    }
+
+    /// Logits `[batch, classes]` without dropout, and those of the same [`dropout_passes`](Self::dropout_passes), all over one run of the trunk a view.
+    pub fn logits_and_passes(
+        &self,
+        images: Tensor<4>,
+        passes: usize,
+        seed: Seed,
+    ) -> (Tensor<2>, Vec<Tensor<2>>) {
+        let mut passes = self.spec.views.means(images, |view| {
             let features = self.network.features(view);
-            let kept: Vec<_> = (0..passes).map(|pass| self.kept(pass, features.dims()[1], seed)).collect();
-            self.network.thinned_heads(features, &kept)
-        })
+            let logits = self.network.head(features.clone(), |features| features);
+            self.thinned(features, passes, seed).into_iter().chain([logits]).collect()
+        });
+        let logits = passes.pop().expect("the logits without dropout");
+        (logits, passes)
+    }
+
+    /// Logits of thinned networks for features `[batch, features]`.
+    fn thinned(&self, features: Tensor<2>, passes: usize, seed: Seed) -> Vec<Tensor<2>> {
+        let kept: Vec<_> = (0..passes).map(|pass| self.kept(pass, features.dims()[1], seed)).collect();
+        self.network.thinned_heads(features, &kept)
     }
 
     /// The features and hidden units that the thinned network of a pass has.
@@ -418,7 +436,13 @@ mod tests {
             assert!(near(value(network.features_and_logits(images.clone()).1), logits.clone()));
             let (plain, differentiable) = network.differentiable_passes(images.clone(), 2, Seed::new(8));
             assert!(near(value(plain), logits));
-            let passes = network.dropout_passes(images.clone(), 2, Seed::new(8));
+            let (plain, passes) = network.logits_and_passes(images.clone(), 2, Seed::new(8));
+            assert!(near(value(plain), value(network.logits(images.clone()))));
+            let again = network.dropout_passes(images.clone(), 2, Seed::new(8));
+            assert!(
+                passes.iter().zip(again).all(|(a, b)| value(a.clone()) == value(b)),
+                "one way or the other"
+            );
             for (index, (found, expected)) in passes.into_iter().zip(differentiable).enumerate() {
                 let of_views = |view| one.dropout_passes(view, 2, Seed::new(8)).swap_remove(index);
                 let by_hand = value(network.spec.views.mean(images.clone(), of_views));

@@ -101,6 +101,12 @@ impl ReconstructionError<'_> {
     /// What is added to the error: an image that is its own reconstruction has a logarithm too, and a gradient.
     pub const FLOOR: f64 = 1e-12;
 
+    /// The same of images `[batch, 3, h, w]` and reconstructions that were made elsewhere, `[batch, 1]`.
+    pub(crate) fn between(images: Tensor<4>, reconstructed: Tensor<4>) -> Tensor<2> {
+        let errors = images - reconstructed;
+        errors.square().flatten::<2>(1, 3).mean_dim(1).add_scalar(Self::FLOOR).log()
+    }
+
     /// The same of mean squared errors that were computed elsewhere.
     pub(crate) fn logarithms(errors: &[f64]) -> Vec<f64> {
         errors.iter().map(|error| (error + Self::FLOOR).ln()).collect()
@@ -109,8 +115,7 @@ impl ReconstructionError<'_> {
 
 impl Model for ReconstructionError<'_> {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        let errors = images.clone() - self.0.reconstruct(images);
-        errors.square().flatten::<2>(1, 3).mean_dim(1).add_scalar(Self::FLOOR).log()
+        Self::between(images.clone(), self.0.reconstruct(images))
     }
 
     fn device(&self) -> Device {

@@ -183,7 +183,14 @@ impl PoisonConfig {
             let expected = "linf, or `evade.eps` = 0: only L-infinity balls can be kept while evading";
             return Err(Error::config(format!("{key}.attack.norm"), "l2", expected));
         }
-        self.attack.check(&format!("{key}.attack"))
+        self.attack.check(&format!("{key}.attack"))?;
+        let is_empty = |ball: ThreatModel| ball.norm == Norm::Linf && ball.eps > 0.0 && ball.levels() == 0;
+        if self.fraction > 0.0 && self.ball().is_some_and(is_empty) {
+            let expected =
+                "0.0039 or more: a poisoned image is stored in 8 bits, of which this is less than a level";
+            return Err(Error::config(format!("{key}.attack.eps"), self.attack.eps, expected));
+        }
+        Ok(())
     }
 
     /// Refuses a target class that the set has not.

@@ -259,14 +259,22 @@ fn models() -> Vec<ModelRow> {
         attacked: ["fgsm eps 0.01", "i-fgsm eps 0.01", "i-fgsm eps 0.03"]
             .into_iter()
             .zip(&right[1..])
-            .map(|(attack, right)| AttackedRate { attack: attack.to_owned(), accuracy: rate(*right, 12_630) })
+            .map(|(attack, right)| AttackedRate {
+                attack: attack.to_owned(),
+                accuracy: rate(*right, 12_630),
+                reached: None,
+            })
             .collect(),
         transferred: Vec::new(),
         backdoor: None,
     };
     let transferred = vec![Transferred {
         crafted_on: "undefended".to_owned(),
-        attacked: vec![AttackedRate { attack: "fgsm eps 0.01".to_owned(), accuracy: rate(10_612, 12_630) }],
+        attacked: vec![AttackedRate {
+            attack: "fgsm eps 0.01".to_owned(),
+            accuracy: rate(10_612, 12_630),
+            reached: None,
+        }],
     }];
     let student = row("student", "the purified set, the teacher's soft labels", [11_377, 7_404, 4_612, 518]);
     vec![
@@ -297,8 +305,11 @@ fn robustness() -> Robustness {
 }
 
 fn worst_case((model, offset): (&str, u64)) -> WorstCase {
-    let attack =
-        |attack: &str, right| AttackedRate { attack: attack.to_owned(), accuracy: rate(right, 1_000) };
+    let attack = |attack: &str, right| AttackedRate {
+        attack: attack.to_owned(),
+        accuracy: rate(right, 1_000),
+        reached: None,
+    };
     WorstCase {
         model: model.to_owned(),
         norm: crate::attack::Norm::Linf,

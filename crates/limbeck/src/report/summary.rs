@@ -60,7 +60,7 @@ pub(super) struct Summary<'a> {
 struct Model<'a> {
     row: &'a ModelRow,
     crafted_on: Option<&'a str>,
-    attacked: Vec<Option<Rate>>,
+    attacked: Vec<Option<&'a AttackedRate>>,
 }
 
 /// A worst case with what is derived from it.
@@ -198,9 +198,8 @@ fn unbroken(name: &str) -> String {
 impl<'a> Model<'a> {
     /// A row for attacks on itself, and one for each other model that it was shown the attacked images of.
     fn rows(row: &'a ModelRow, attacks: &[&str]) -> Vec<Self> {
-        let of = |crafted_on, attacked: &[AttackedRate]| {
-            let accuracy =
-                |name: &&str| attacked.iter().find(|row| row.attack == **name).map(|row| row.accuracy);
+        let of = |crafted_on, attacked: &'a [AttackedRate]| {
+            let accuracy = |name: &&str| attacked.iter().find(|row| row.attack == **name);
             Self { row, crafted_on, attacked: attacks.iter().map(accuracy).collect() }
         };
         let others = row.transferred.iter().map(|other| of(Some(&*other.crafted_on), &other.attacked));
@@ -302,7 +301,7 @@ mod tests {
         let summary = Summary::of(&run);
         assert_eq!(summary.attacks, ["fgsm eps 0.01", "i-fgsm eps 0.03", "i-fgsm eps 0.01"]);
         assert_eq!(summary.models[0].attacked[2], None);
-        assert_eq!(summary.models[1].attacked[2], Some(run.models[1].attacked[1].accuracy));
+        assert_eq!(summary.models[1].attacked[2], Some(&run.models[1].attacked[1]));
     }
 
     #[test]
@@ -314,7 +313,7 @@ mod tests {
         assert_eq!(rows[..4], own);
         assert_eq!(rows[4..], [("student", Some("undefended"))]);
         let transferred = &run.models[3].transferred[0].attacked;
-        assert_eq!(summary.models[4].attacked, [Some(transferred[0].accuracy), None, None]);
+        assert_eq!(summary.models[4].attacked, [Some(&transferred[0]), None, None]);
     }
 
     #[test]

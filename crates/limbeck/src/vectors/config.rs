@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::attack::{AttackConfig, AttackKind};
+use crate::attack::{AttackConfig, AttackKind, Target};
 use crate::distill::{AbstentionConfig, Uncertainty};
 use crate::error::{Error, Result};
 use crate::pipeline::overlaid;
@@ -355,13 +355,17 @@ impl VectorConfig {
                         expected,
                     ));
                 }
+                if attack.target != Target::Any {
+                    let expected = "any for a regression: its answers are no classes";
+                    return Err(Error::config(key("target"), format!("{:?}", attack.target), expected));
+                }
                 if attack.restarts != 1 {
                     let expected = "1 for a regression: starts are compared by whether the class changes";
                     return Err(Error::config(key("restarts"), attack.restarts, expected));
                 }
                 continue;
             };
-            let least = attack.kind.least_classes();
+            let least = attack.least_classes();
             if classes < least {
                 let found = format!("{} for {classes} classes", attack.name());
                 return Err(Error::config(
