@@ -10,8 +10,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Error as UsageError};
 use clap_complete::{Shell, generate};
 use limbeck::artefact::{read_json, write_atomically};
-use limbeck::evaluate::over_seeds;
-use limbeck::evaluate::results::Evaluation;
+use limbeck::evaluate::results::{Evaluation, StudentEvaluation};
+use limbeck::evaluate::{SeedRun, over_seeds};
 use limbeck::pipeline::{self, ByHand, Goal, MeasuredOn, Outcome, Preset, Run, RunConfig, Student};
 use limbeck::poison::PoisonConfig;
 use limbeck::speed;
@@ -131,6 +131,16 @@ fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
         }
         let file = config_of(target)?;
         let mut config = RunConfig::resolve_within(Preset::Audit, Some(&file), *budget, &settings.set)?;
+        if pipeline::is_as_is(target)? {
+            if *ablation {
+                return Err(usage("--ablation compares the filters of an audit; this run had none").into());
+            }
+            let found = in_run(target, config, session, |run| run.evaluate_as_it_is())?;
+            return print(&match session.json {
+                true => output::json(&found)?,
+                false => output::student_evaluation(&found),
+            });
+        }
         config.evaluate.ablation |= ablation;
         let outcome = in_run(target, config, session, |run| run.execute(Goal::Evaluate))?;
         return print_evaluation(&outcome, session, None);
@@ -168,9 +178,13 @@ fn report(arguments: &ReportArguments) -> anyhow::Result<()> {
 fn seeds(arguments: &SeedsArguments) -> anyhow::Result<()> {
     let read = |run: &PathBuf| {
         config_of(run)?;
-        read_json(&run.join("evaluation.json"))
+        let file = run.join("evaluation.json");
+        Ok(match pipeline::is_as_is(run)? {
+            true => SeedRun::from(&read_json::<StudentEvaluation>(&file)?),
+            false => SeedRun::from(&read_json::<Evaluation>(&file)?),
+        })
     };
-    let runs = arguments.runs.iter().map(read).collect::<limbeck::Result<Vec<Evaluation>>>()?;
+    let runs = arguments.runs.iter().map(read).collect::<limbeck::Result<Vec<SeedRun>>>()?;
     let summary = over_seeds(&runs)?;
     print(&if arguments.json { output::json(&summary)? } else { output::seeds(&summary) })
 }

@@ -404,6 +404,41 @@ fn a_student_is_measured_on_test_images_or_on_held_out_ones_that_it_did_not_lear
 }
 
 #[test]
+fn a_run_without_an_audit_is_measured_with_its_null_rule_and_only_once() -> limbeck::Result<()> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let device = limbeck::device("flex")?;
+    let targeted = r#"[{kind="i-fgsm",eps=0.0314},{kind="i-fgsm",eps=0.0314,target="least-likely"}]"#;
+    let attacks: toml::Table = toml::from_str(&format!("attacks = {targeted}")).expect("attacks");
+    let config = config().with("evaluate.attacks", attacks["attacks"].clone())?;
+    let evaluate = || {
+        let mut run = Run::open(folder.path(), config.clone(), &device, &Silent)?;
+        run.evaluate_as_it_is()
+    };
+    let found = evaluate()?;
+    assert!(limbeck::pipeline::is_as_is(folder.path())?);
+    let names: Vec<&str> = found.models.iter().map(|row| row.model.as_str()).collect();
+    assert_eq!(names, ["teacher", "student"]);
+    assert!(found.models[1].trained_on.starts_with("the set as it is"), "{}", found.models[1].trained_on);
+    for row in &found.models {
+        let [any, least_likely] = &row.attacked[..] else { panic!("two attacks: {row:?}") };
+        assert_eq!(any.reached, None);
+        let reached = least_likely.reached.expect("a class is sought");
+        assert_eq!(reached.trials, 16, "every image has another class to be led to");
+        assert!(reached.successes + least_likely.accuracy.successes <= 16, "{least_likely:?}");
+    }
+    let student = found.robustness.worst_cases.iter().find(|case| case.model == "student");
+    assert!(student.expect("it was attacked").with_null.is_some(), "null is counted both ways");
+    let test = Sets::load(&config, &Silent)?.test.len() as u64;
+    let clean = &found.abstention.outcomes[0];
+    assert_eq!((clean.inputs.as_str(), clean.right + clean.wrong + clean.null), ("clean", test));
+    assert_eq!(found.abstention.detector, None);
+    let written = std::fs::read(folder.path().join("evaluation.json")).expect("it is written");
+    assert_eq!(evaluate()?, found);
+    assert!(std::fs::read(folder.path().join("evaluation.json")).expect("it is there") == written);
+    Ok(())
+}
+
+#[test]
 fn a_teacher_that_is_there_already_teaches_as_it_did_where_it_was_trained() {
     let [first, second] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let teacher = first.path().join("teacher.safetensors");

@@ -152,7 +152,7 @@ fn controls(evaluation: &Evaluation) -> String {
 }
 
 /// The last column is of a rule that asks the audit's detector.
-fn answers(abstention: &AbstentionSummary) -> String {
+pub(super) fn answers(abstention: &AbstentionSummary) -> String {
     const COLUMNS: [&str; 5] = ["student's answers to", "right", "wrong", "null", "for looking perturbed"];
     let shown = if abstention.detector.is_some() { COLUMNS.len() } else { COLUMNS.len() - 1 };
     let mut table =

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 pub(crate) use audit::AuditSummary;
 pub(crate) use evaluation::{brief_json, summary};
-pub(crate) use robustness::model_evaluation;
+pub(crate) use robustness::{model_evaluation, student_evaluation};
 pub(crate) use search::search;
 pub(crate) use seeds::seeds;
 pub(crate) use speed::{SpeedRow, speed_lines, speed_table};

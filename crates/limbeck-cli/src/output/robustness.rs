@@ -1,10 +1,13 @@
 //! What is left of a model under attack, and how far that can be believed.
 
 use limbeck::attack::ThreatModel;
-use limbeck::evaluate::results::{Calibration, Check, Comparison, EpsCurve, Outcome, WorstCase};
+use limbeck::evaluate::results::{
+    Calibration, Check, Comparison, EpsCurve, Outcome, StudentEvaluation, WorstCase,
+};
 use limbeck::evaluate::threat_label;
 use limbeck::pipeline::{MeasuredOn, ModelEvaluation};
 
+use super::evaluation::answers;
 use super::table::Table;
 use super::{interval, model, outcome, share};
 
@@ -20,6 +23,20 @@ pub(crate) fn model_evaluation(found: &ModelEvaluation) -> String {
         .into_iter()
         .chain(curves)
         .chain([calibration(&robustness.calibration), checks(&found.checks)]);
+    parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// All figures of a run without an audit.
+pub(crate) fn student_evaluation(found: &StudentEvaluation) -> String {
+    let robustness = &found.robustness;
+    let curves = robustness.curves.iter().map(curve);
+    let parts = found
+        .models
+        .iter()
+        .map(model)
+        .chain([worst_cases(&robustness.worst_cases), comparisons(&robustness.comparisons)])
+        .chain(curves)
+        .chain([calibration(&robustness.calibration), checks(&found.checks), answers(&found.abstention)]);
     parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -86,9 +103,12 @@ fn curve(curve: &EpsCurve) -> String {
 }
 
 fn calibration(rows: &[Calibration]) -> String {
-    rows.iter()
-        .filter_map(|row| Some(format!("expected calibration error on clean images: {:.4}\n", row.error?)))
-        .collect()
+    let line = |row: &Calibration| {
+        // Of one model there is no need to say which.
+        let of = if rows.len() > 1 { format!(" of {}", row.model) } else { String::new() };
+        Some(format!("expected calibration error on clean images{of}: {:.4}\n", row.error?))
+    };
+    rows.iter().filter_map(line).collect()
 }
 
 /// Every check, those that failed marked.

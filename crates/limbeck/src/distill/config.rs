@@ -338,19 +338,19 @@ impl DistillConfig {
         if self.method.row().student_at_t { self.temperature() } else { 1.0 }
     }
 
-    /// What the teacher is trained on, for reports.
-    pub(crate) fn teacher_trained_on(&self) -> String {
+    /// What the teacher is trained on, a `set` in words, for reports.
+    pub(crate) fn teacher_trained_on(&self, set: &str) -> String {
         if let Some(file) = self.teacher_file() {
             let name = file.file_name().unwrap_or(file.as_os_str());
             return format!("unknown ({})", name.display());
         }
         let temperature =
             if self.method.row().teacher_at_t { ", at the distillation temperature" } else { "" };
-        format!("the purified set{temperature}{}", perturbed(self.teacher_crafting()))
+        format!("{set}{temperature}{}", perturbed(self.teacher_crafting()))
     }
 
-    /// What the student is trained on, for reports.
-    pub(crate) fn student_trained_on(&self) -> String {
+    /// What the student is trained on, a `set` in words, for reports.
+    pub(crate) fn student_trained_on(&self, set: &str) -> String {
         let answers = match self.method.row().lesson {
             StudentLesson::Labels => "",
             StudentLesson::SoftLabels => " with the teacher's soft labels",
@@ -374,7 +374,7 @@ impl DistillConfig {
                 crate::text::number(self.crafting.eps),
             ),
         };
-        format!("the purified set{answers}{start}{perturbed}{views}")
+        format!("{set}{answers}{start}{perturbed}{views}")
     }
 
     /// How the teacher's images are perturbed, if they are.
@@ -447,18 +447,24 @@ mod tests {
     #[test]
     fn reports_are_told_what_both_were_trained_on() {
         let plain = DistillConfig::default();
-        assert_eq!(plain.teacher_trained_on(), "the purified set, at the distillation temperature");
-        assert_eq!(plain.student_trained_on(), "the purified set with the teacher's soft labels");
+        assert_eq!(
+            plain.teacher_trained_on("the purified set"),
+            "the purified set, at the distillation temperature"
+        );
+        assert_eq!(
+            plain.student_trained_on("the purified set"),
+            "the purified set with the teacher's soft labels"
+        );
         let crafting = CraftingConfig { eps: 0.03, ..CraftingConfig::default() };
         let robust = DistillConfig { method: Method::Ard, crafting, ..plain.clone() };
-        assert_eq!(robust.teacher_trained_on(), "the purified set");
+        assert_eq!(robust.teacher_trained_on("the purified set"), "the purified set");
         assert_eq!(
-            robust.student_trained_on(),
+            robust.student_trained_on("the purified set"),
             "the purified set and the teacher's answers to it, perturbed against it by up to 0.03"
         );
         let begun = DistillConfig { start: StudentStart::Teacher, ..plain };
         assert_eq!(
-            begun.student_trained_on(),
+            begun.student_trained_on("the purified set"),
             "the purified set with the teacher's soft labels, from the teacher's weights on"
         );
         let given = DistillConfig {
@@ -466,7 +472,7 @@ mod tests {
             views: Views::Cross,
             ..begun
         };
-        assert_eq!(given.teacher_trained_on(), "unknown (robust.safetensors)");
+        assert_eq!(given.teacher_trained_on("the purified set"), "unknown (robust.safetensors)");
         let among_others = DistillConfig {
             adversarial: AdversarialNetworks::Student,
             ensemble: ensemble(&["teacher", "other.safetensors"]),
@@ -474,10 +480,10 @@ mod tests {
             ..DistillConfig::default()
         };
         assert_eq!(
-            among_others.student_trained_on(),
+            among_others.student_trained_on("the purified set"),
             "the purified set with the teacher's soft labels, a share of 0.5 of each batch perturbed against 2 other networks by up to 0.03"
         );
-        assert!(given.student_trained_on().ends_with("; answers are means over 5 views"));
+        assert!(given.student_trained_on("the purified set").ends_with("; answers are means over 5 views"));
     }
 
     #[test]

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::distill::{Abstaining, AbstentionConfig, NullRule, SoftLabels};
     use crate::network::{
-        Architecture, AutoencoderKind, AutoencoderSpec, DetectionHead, Model as _, TrainedClassifier,
+        Architecture, AutoencoderKind, AutoencoderSpec, DetectionHead, Model, TrainedClassifier,
     };
     use crate::progress::Silent;
     use crate::testing::{blocks, tiny_spec, untrained, untrained_autoencoder};

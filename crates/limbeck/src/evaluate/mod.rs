@@ -43,7 +43,7 @@ pub use restoration::restoration;
 pub use robustness::{
     AttackedSet, Reading, abstention, accuracy, attack_set, backdoor_success, read, right_under,
 };
-pub use seeds::{Scale, SeedFigure, SeedSummary, over_seeds};
+pub use seeds::{Scale, SeedFigure, SeedRun, SeedSummary, over_seeds};
 pub use shield::{ShieldConfig, shield};
 pub use statements::statements;
 pub use worst_case::{Attempt, Origin, Outcomes, right_in_worst_case, threat_label, threats, worst_case};

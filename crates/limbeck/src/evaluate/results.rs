@@ -80,6 +80,28 @@ pub struct Evaluation {
     pub statements: Vec<Statement>,
 }
 
+/// All results of a run without an audit: a student that was distilled from a set as it is, and its teacher.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudentEvaluation {
+    /// Version of limbeck that wrote it.
+    pub limbeck_version: String,
+    /// Revision of the stages: figures of different ones mean different things.
+    pub revision: u32,
+    /// The resolved config, as TOML.
+    pub config_toml: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Accuracy of teacher and student, clean and attacked.
+    pub models: Vec<ModelRow>,
+    /// What is left of them under attack: worst cases, curves, comparisons.
+    pub robustness: Robustness,
+    /// The null output of the student.
+    pub abstention: AbstentionSummary,
+    /// Self-checks of the evaluation (gradient masking and the like).
+    pub checks: Vec<Check>,
+}
+
 /// The image set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

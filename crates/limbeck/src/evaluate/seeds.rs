@@ -5,7 +5,9 @@
 
 use serde::Serialize;
 
-use super::results::{Evaluation, Rate, defence_effectiveness};
+use super::results::{
+    AbstentionSummary, Evaluation, ModelRow, Rate, Robustness, StudentEvaluation, defence_effectiveness,
+};
 use crate::error::{Error, Result};
 
 /// The figures of several runs.
@@ -53,11 +55,64 @@ const STUDENT: [f64; 30] = [
     2.0518, 2.0484, 2.0452, 2.0423,
 ];
 
+/// What a run says of itself, and its figures.
+#[derive(Clone, Debug)]
+pub struct SeedRun {
+    limbeck_version: String,
+    revision: u32,
+    config_toml: String,
+    seed: u64,
+    is_audited: bool,
+    decided_by_hand: u64,
+    figures: Vec<Figure>,
+}
+
+impl From<&Evaluation> for SeedRun {
+    fn from(run: &Evaluation) -> Self {
+        Self {
+            limbeck_version: run.limbeck_version.clone(),
+            revision: run.revision,
+            config_toml: run.config_toml.clone(),
+            seed: run.seed,
+            is_audited: true,
+            decided_by_hand: run.decided_by_hand,
+            figures: figures(&[
+                ("audit", &|found| audit(run, found)),
+                ("held out", &|found| held_out(run, found)),
+                ("autoencoder", &|found| autoencoder(run, found)),
+                ("filter", &|found| filters(run, found)),
+                ("model", &|found| {
+                    models(&run.models, &run.robustness, found);
+                    shield(run, found);
+                }),
+                ("null answer", &|found| abstention(&run.abstention, found)),
+            ]),
+        }
+    }
+}
+
+impl From<&StudentEvaluation> for SeedRun {
+    fn from(run: &StudentEvaluation) -> Self {
+        Self {
+            limbeck_version: run.limbeck_version.clone(),
+            revision: run.revision,
+            config_toml: run.config_toml.clone(),
+            seed: run.seed,
+            is_audited: false,
+            decided_by_hand: 0,
+            figures: figures(&[
+                ("model", &|found| models(&run.models, &run.robustness, found)),
+                ("null answer", &|found| abstention(&run.abstention, found)),
+            ]),
+        }
+    }
+}
+
 /// Sums up runs that were made with the same settings and different seeds.
 ///
 /// # Errors
-/// Refuses fewer than two runs, two of one seed or of different versions, and settings that differ in more than the seed, by their key.
-pub fn over_seeds(runs: &[Evaluation]) -> Result<SeedSummary> {
+/// Refuses fewer than two runs, two of one seed or of different versions, runs with an audit among runs without, and settings that differ in more than the seed, by their key.
+pub fn over_seeds(runs: &[SeedRun]) -> Result<SeedSummary> {
     let refused = |found: String, expected: &str| Error::input("seeds", found, expected);
     let [first, others @ ..] = runs else { return Err(refused("no run".to_owned(), "two or more runs")) };
     if others.is_empty() {
@@ -76,6 +131,9 @@ pub fn over_seeds(runs: &[Evaluation]) -> Result<SeedSummary> {
             let found = format!("runs of versions {} and {}", first.limbeck_version, run.limbeck_version);
             return Err(refused(found, "runs of one version"));
         }
+        if run.is_audited != first.is_audited {
+            return Err(refused("runs with an audit and without".to_owned(), "runs of one kind"));
+        }
         if run.revision != first.revision {
             let found = format!("runs of revisions {} and {}", first.revision, run.revision);
             return Err(refused(found, "runs of one build (limbeck report RUN renews what is older)"));
@@ -91,11 +149,9 @@ pub fn over_seeds(runs: &[Evaluation]) -> Result<SeedSummary> {
     if let Some(seed) = seeds.iter().enumerate().find(|(at, seed)| seeds[..*at].contains(seed)) {
         return Err(refused(format!("two runs of seed {}", seed.1), "runs of different seeds"));
     }
-    let all: Vec<Vec<Figure>> = runs.iter().map(figures).collect();
-    let found = all[0].iter().filter_map(|figure| {
-        let same =
-            |figures: &Vec<Figure>| figures.iter().find(|other| other.is(figure)).map(|other| other.value);
-        let values = all.iter().map(same).collect::<Option<Vec<f64>>>()?;
+    let found = first.figures.iter().filter_map(|figure| {
+        let same = |run: &SeedRun| run.figures.iter().find(|other| other.is(figure)).map(|other| other.value);
+        let values = runs.iter().map(same).collect::<Option<Vec<f64>>>()?;
         let (mean, interval) = student(&values);
         let Figure { group, name, scale, .. } = figure.clone();
         let interval = match scale {
@@ -118,7 +174,7 @@ fn student(values: &[f64]) -> (f64, [f64; 2]) {
 }
 
 /// A run's settings without its seed, one line a key.
-fn settings(run: &Evaluation) -> Result<Vec<(String, String)>> {
+fn settings(run: &SeedRun) -> Result<Vec<(String, String)>> {
     let table: toml::Table = toml::from_str(&run.config_toml).map_err(|error| {
         Error::input("seeds", format!("settings that cannot be read ({error})"), "those of a limbeck run")
     })?;
@@ -183,26 +239,16 @@ impl Collected {
     }
 }
 
-/// The figures of one part of an evaluation.
-type Part = fn(&Evaluation, &mut Collected);
+/// A part of an evaluation: its name, and what collects its figures.
+type Part<'a> = (&'static str, &'a dyn Fn(&mut Collected));
 
-/// All parts, by name.
-const PARTS: [(&str, Part); 6] = [
-    ("audit", audit),
-    ("held out", held_out),
-    ("autoencoder", autoencoder),
-    ("filter", filters),
-    ("model", models),
-    ("null answer", abstention),
-];
-
-fn figures(run: &Evaluation) -> Vec<Figure> {
-    let collect = |(group, part): (&'static str, Part)| {
+fn figures(parts: &[Part<'_>]) -> Vec<Figure> {
+    let collect = |&(group, part): &Part<'_>| {
         let mut found = Collected { group, figures: Vec::new() };
-        part(run, &mut found);
+        part(&mut found);
         found.figures
     };
-    PARTS.into_iter().flat_map(collect).collect()
+    parts.iter().flat_map(collect).collect()
 }
 
 fn audit(run: &Evaluation, found: &mut Collected) {
@@ -265,8 +311,8 @@ fn filters(run: &Evaluation, found: &mut Collected) {
     }
 }
 
-fn models(run: &Evaluation, found: &mut Collected) {
-    for model in &run.models {
+fn models(rows: &[ModelRow], robustness: &Robustness, found: &mut Collected) {
+    for model in rows {
         found.share(format!("{}: clean", model.model), model.clean);
         for attack in &model.attacked {
             found.share(format!("{}: {}", model.model, attack.attack), attack.accuracy);
@@ -277,14 +323,11 @@ fn models(run: &Evaluation, found: &mut Collected) {
             }
         }
     }
-    for case in &run.robustness.worst_cases {
+    for case in &robustness.worst_cases {
         let threat = super::threat_label(crate::attack::ThreatModel { norm: case.norm, eps: case.eps });
         found.share(format!("{}: worst case, {threat}", case.model), case.accuracy);
     }
-    for row in run.shield.iter().flat_map(|shield| &shield.rows) {
-        found.share(format!("student behind the autoencoder: {}, worst case", row.attack), row.worst);
-    }
-    for calibration in &run.robustness.calibration {
+    for calibration in &robustness.calibration {
         // The temperature in the name differs from run to run.
         let name = calibration.model.split(" to T").next().unwrap_or(&calibration.model);
         if let Some(error) = calibration.error {
@@ -293,14 +336,20 @@ fn models(run: &Evaluation, found: &mut Collected) {
     }
 }
 
-fn abstention(run: &Evaluation, found: &mut Collected) {
-    for row in run.abstention.outcomes.iter().chain(&run.abstention.damaged) {
+fn shield(run: &Evaluation, found: &mut Collected) {
+    for row in run.shield.iter().flat_map(|shield| &shield.rows) {
+        found.share(format!("student behind the autoencoder: {}, worst case", row.attack), row.worst);
+    }
+}
+
+fn abstention(null: &AbstentionSummary, found: &mut Collected) {
+    for row in null.outcomes.iter().chain(&null.damaged) {
         let trials = row.right + row.wrong + row.null;
         for (words, successes) in [("right", row.right), ("wrong", row.wrong), ("null", row.null)] {
             found.share(format!("{}: {words}", row.inputs), Rate { successes, trials });
         }
     }
-    for row in &run.abstention.compared {
+    for row in &null.compared {
         found.add(format!("AURC of {}", row.uncertainty), row.aurc, Scale::Unit);
     }
 }
@@ -318,10 +367,42 @@ mod tests {
         run
     }
 
+    fn of(runs: &[Evaluation]) -> Result<SeedSummary> {
+        over_seeds(&runs.iter().map(SeedRun::from).collect::<Vec<_>>())
+    }
+
+    /// What a run of this seed without an audit says of the same models.
+    fn as_is(seed: u64, right: u64) -> SeedRun {
+        let Evaluation {
+            limbeck_version, revision, config_toml, models, robustness, abstention, checks, ..
+        } = run(seed, right);
+        let run = StudentEvaluation {
+            limbeck_version,
+            revision,
+            config_toml,
+            seed,
+            models,
+            robustness,
+            abstention,
+            checks,
+        };
+        SeedRun::from(&run)
+    }
+
+    #[test]
+    fn runs_without_an_audit_have_the_figures_of_their_models_and_are_not_mixed_with_others() {
+        let found = over_seeds(&[as_is(1, 90), as_is(2, 92)]).expect("summed up").figures;
+        let groups: Vec<&str> = found.iter().map(|figure| figure.group.as_str()).collect();
+        assert!(groups.contains(&"model") && groups.contains(&"null answer"), "{groups:?}");
+        assert!(!groups.contains(&"audit") && !groups.contains(&"filter"), "{groups:?}");
+        let mixed = over_seeds(&[as_is(1, 90), SeedRun::from(&run(2, 92))]).expect_err("mixed").to_string();
+        assert!(mixed.contains("with an audit and without"), "{mixed}");
+    }
+
     #[test]
     fn the_interval_is_student_s() {
         // scipy 1.17.1: t.interval(0.95, 2, [0.9, 0.92, 0.97].mean, sem([0.9, 0.92, 0.97]))
-        let found = over_seeds(&[run(1, 90), run(2, 92), run(3, 97)]).expect("summed up");
+        let found = of(&[run(1, 90), run(2, 92), run(3, 97)]).expect("summed up");
         assert_eq!(found.seeds, [1, 2, 3]);
         let name = format!("{}: clean accuracy", sample::evaluation().controls[0].filter);
         let figure = found.figures.iter().find(|figure| figure.name == name).expect("it is there");
@@ -334,7 +415,7 @@ mod tests {
 
     #[test]
     fn every_figure_has_a_name_of_its_own() {
-        let found = over_seeds(&[run(1, 90), run(2, 92)]).expect("summed up").figures;
+        let found = of(&[run(1, 90), run(2, 92)]).expect("summed up").figures;
         for (at, figure) in found.iter().enumerate() {
             let same = |other: &&SeedFigure| (&other.group, &other.name) == (&figure.group, &figure.name);
             assert_eq!(found[..at].iter().filter(same).count(), 0, "{} {}", figure.group, figure.name);
@@ -344,7 +425,7 @@ mod tests {
 
     #[test]
     fn runs_that_cannot_be_summed_up_are_refused_by_what_differs() {
-        let refusal = |runs: &[Evaluation]| over_seeds(runs).expect_err("refused").to_string();
+        let refusal = |runs: &[Evaluation]| of(runs).expect_err("refused").to_string();
         assert!(refusal(&[run(1, 90)]).contains("one run"));
         assert!(refusal(&[run(1, 90), run(1, 90)]).contains("two runs of seed 1"));
         let by_hand = Evaluation { decided_by_hand: 3, ..run(2, 90) };

@@ -25,6 +25,9 @@ use crate::poison::{Copies, passing};
 use crate::purify::{ScoreKind, Scorer};
 use crate::train::Epoch;
 
+/// What teacher and student learn from, for reports.
+const PURIFIED: &str = "the purified set";
+
 /// Every artefact that the evaluation looks at.
 pub(super) struct Finished<'a> {
     pub(super) sets: &'a Sets,
@@ -73,7 +76,8 @@ impl Run<'_> {
             "the set as it came, no defence"
         };
         let distill = &self.config.distill;
-        let (for_teacher, for_student) = (distill.teacher_trained_on(), distill.student_trained_on());
+        let (for_teacher, for_student) =
+            (distill.teacher_trained_on(PURIFIED), distill.student_trained_on(PURIFIED));
         let entries = clean_trained.into_iter().chain([
             ("undefended", audited_words, &undefended.value.network, &undefended.value.epochs),
             ("teacher", for_teacher.as_str(), &teacher.value.network, &teacher.value.epochs),

@@ -81,20 +81,27 @@ impl Manifest {
         Ok(file)
     }
 
+    /// Every audit begins with the undefended classifier, and nothing but an audit makes one.
+    fn is_audited(&self) -> bool {
+        self.stages.contains_key("undefended")
+    }
+
+    /// Whether a set was distilled as it is.
+    pub(super) fn is_as_is(&self) -> bool {
+        self.stages.contains_key("teacher") && !self.is_audited()
+    }
+
     /// Refuses to mix a run with an audit and one without in one folder: each would write over the other's student.
     ///
     /// # Errors
     /// [`Error::Data`] names the folder and what it holds.
     pub(super) fn refuse_other_kind(&self, directory: &Path, kind: Kind) -> Result<()> {
-        // Every audit begins with the undefended classifier, and nothing but an audit makes one.
-        let is_audited = self.stages.contains_key("undefended");
-        let is_as_is = self.stages.contains_key("teacher") && !is_audited;
         let (found, expected) = match kind {
-            Kind::Audited if is_as_is => (
+            Kind::Audited if self.is_as_is() => (
                 "a set that was distilled as it is (--as-is)",
-                "another folder for a run with an audit; its student is measured by `limbeck evaluate FOLDER/student.safetensors DATA`",
+                "another folder for a run with an audit; its student is measured by `limbeck evaluate FOLDER`",
             ),
-            Kind::AsIs if is_audited => {
+            Kind::AsIs if self.is_audited() => {
                 ("a run with an audit", "another folder for a set that is distilled as it is (--as-is)")
             }
             _ => return Ok(()),

@@ -16,6 +16,7 @@
 //! # Ok::<(), limbeck::Error>(())
 //! ```
 
+mod as_is;
 mod audit;
 mod budget;
 mod commands;
@@ -34,6 +35,7 @@ mod run;
 mod sets;
 mod stages;
 
+pub use as_is::is_as_is;
 pub use budget::Budget;
 pub use commands::{
     MeasuredOn, ModelEvaluation, PoisonedCopy, Prediction, Student, evaluate_model, poison_copy, train_model,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-use super::audit::{Networks, Purified};
+use super::audit::Networks;
 use super::config::RunConfig;
 use super::evaluation::Finished;
 use super::manifest::{Kind, Manifest};
@@ -206,20 +206,6 @@ impl<'a> Run<'a> {
         }
         outcome.evaluation = Some(evaluation.value);
         Ok(outcome)
-    }
-
-    /// Distils from the set as it is, without an audit: teacher, soft labels, student, null rule.
-    ///
-    /// # Errors
-    /// As [`execute`](Self::execute).
-    pub fn distil_as_it_is(&mut self) -> Result<()> {
-        let sets = self.start(Kind::AsIs)?;
-        let unfiltered = Purified::nothing(&sets)?;
-        let teacher = self.teacher(&unfiltered)?;
-        let soft_labels = self.soft_labels(&unfiltered, &teacher)?;
-        let student = self.student(&unfiltered, &teacher, &soft_labels)?;
-        self.null_rule(&unfiltered, &student, &soft_labels, None)?;
-        Ok(())
     }
 
     /// Reads the data and the networks that are there already; only when they are sound, the folder is made and the config written.
