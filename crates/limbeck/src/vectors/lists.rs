@@ -28,16 +28,16 @@ pub(super) fn with_list_types(reader: &ArrowReaderMetadata) -> Option<SchemaRef>
 
 /// Whether a column's cells are lists of numbers.
 pub(super) fn is_of_numbers(list: &DataType) -> bool {
-    match list {
-        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            use DataType::*;
-            matches!(
-                item.data_type(),
-                Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64
-            )
-        }
-        _ => false,
-    }
+    use DataType::{
+        FixedSizeList, Float32, Float64, Int8, Int16, Int32, Int64, LargeList, List, UInt8, UInt16, UInt32,
+        UInt64,
+    };
+    let item = match list {
+        List(item) | LargeList(item) => item.data_type(),
+        FixedSizeList(item, length) if *length > 0 => item.data_type(),
+        _ => return false,
+    };
+    matches!(item, Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Float32 | Float64)
 }
 
 /// Where a row's list begins among [`items_of`] its column, and how long it is.
