@@ -344,9 +344,10 @@ pub(crate) struct PredictArguments {
 #[command(
     about = "Do it all for a table of numbers: audit, purify, distil, attack, report",
     long_about = "Does for a table of numbers what `limbeck run` does for images.\n\n\
-                  Every column but the target and the ignored ones is a feature: a number in every row. Features are scaled to \
-                  [0, 1] by their range, so eps is a share of it. The target is a class (text, or whole numbers, of at most \
-                  100 values) or a quantity; several target columns are quantities.\n\n\
+                  Every column but the target and the ignored ones is a feature: a number in every row, or in parquet a \
+                  list of as many numbers in every row, which are so many features. Features are scaled to [0, 1] by their range, \
+                  so eps is a share of it. The target is a class (text, or whole numbers, of at most 100 values) or a quantity; \
+                  several target columns are quantities.\n\n\
                   A fifth of the rows is tested on, a tenth of the rest is trusted to be clean; the others are audited: by a \
                   denoising autoencoder, its detection head, and networks that did not learn from the row. A teacher and a \
                   student learn from what is left, and all of it is attacked.\n\n\
@@ -359,7 +360,8 @@ pub(crate) struct PredictArguments {
                   limbeck vectors table.parquet --target y1,y2 --ignore id,date --trusted checked.parquet --out audited\n  \
                   limbeck vectors table.csv --target y --out trial --set poison.kind=label-flip --set poison.fraction=0.1\n\n\
                   Settings that matter most:\n  \
-                  distill.method                   none, defensive (the default), adversarial\n  \
+                  distill.method                   none, defensive (the default), adversarial; of classes also ard, ltd\n  \
+                  distill.adversarial              none, teacher, student, both: who learns from perturbed rows\n  \
                   distill.crafting.eps             radius of adversarial training, a share of each feature's range\n  \
                   network.hidden, network.train    shape and training of the networks\n  \
                   audit.rule                       {rule=\"percentile\",percentile=95} or {rule=\"fpr\",fpr=0.05}\n  \
@@ -368,7 +370,7 @@ pub(crate) struct PredictArguments {
                   poison.kind                      none, adversarial, label-flip: an experiment with a known attacker"
 )]
 pub(crate) struct VectorsArguments {
-    /// Table: .csv (with a header) or flat .parquet
+    /// Table: .csv (with a header) or .parquet, whose lists of numbers are as many features
     #[arg(value_name = "DATA", value_parser = NonEmptyStringValueParser::new(), value_hint = ValueHint::FilePath)]
     pub(crate) data: String,
     /// Columns to predict; several are quantities (data.target)

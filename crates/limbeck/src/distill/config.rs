@@ -390,7 +390,8 @@ impl DistillConfig {
     }
 }
 
-fn perturbed(crafting: Option<CraftingConfig>) -> String {
+/// How inputs are perturbed in training, for reports: empty if they are not.
+pub(crate) fn perturbed(crafting: Option<CraftingConfig>) -> String {
     crafting.map_or_else(String::new, |crafting| {
         format!(", perturbed against it by up to {}", crate::text::number(crafting.eps))
     })

@@ -13,10 +13,10 @@ mod uncertainty;
 
 pub(crate) use abstention::is_above;
 pub use abstention::{Abstaining, AbstentionConfig, Answer, NullCalibration, NullRule};
-pub(crate) use config::StudentLesson;
 pub use config::{
     AdversarialNetworks, DistillConfig, EnsembleConfig, Method, OutlierConfig, Row, StudentStart, TABLE,
 };
+pub(crate) use config::{StudentLesson, perturbed};
 pub use detector::DetectorLimits;
 pub use null_score::NullScore;
 pub use soft_labels::SoftLabels;

@@ -1,11 +1,10 @@
 //! Training a classifier on hard labels or on a teacher's answers, on images as they are or perturbed against it.
 
-use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::{
-    Augmentation, Checkpoints, CraftingConfig, Ensemble, Epoch, Task, TrainConfig, Validation, augment, fit,
-    scaled_divergence, soft_cross_entropy,
+    Augmentation, Checkpoints, CraftingConfig, Ensemble, Epoch, RobustLoss, Task, TrainConfig, Validation,
+    augment, fit, soft_cross_entropy,
 };
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -34,6 +33,12 @@ pub struct RobustDistillation<'a> {
     pub temperature: f64,
     /// a, the weight of the teacher's answers beside the targets'.
     pub weight: f64,
+}
+
+impl RobustDistillation<'_> {
+    fn loss(&self) -> RobustLoss {
+        RobustLoss { temperature: self.temperature, weight: self.weight }
+    }
 }
 
 /// What a classifier learns from.
@@ -183,30 +188,24 @@ impl Task<Classifier> for ClassifierTask<'_> {
 
     fn loss(&self, network: &Classifier, batch: Batch, place: f64, rng: &mut Rng) -> Result<Tensor<1>> {
         let distillation = self.lesson.robust_distillation.as_ref();
-        // A part of weight 0 is left out, with the passes that only it needs: they would move the statistics of batch norm.
-        let imitated = distillation.filter(|distillation| distillation.weight > 0.0);
-        let answers = imitated.map(|RobustDistillation { teacher, temperature, .. }| {
-            softmax(teacher.logits(batch.images.clone()).div_scalar(*temperature), 1).autodiff()
-        });
-        let perturbed = if distillation.is_some() && imitated.is_none() {
+        let answers = distillation
+            .and_then(|distillation| distillation.loss().answers(distillation.teacher, batch.images.clone()));
+        let perturbed = if distillation.is_some() && answers.is_none() {
             batch.images.clone()
         } else {
             self.perturbed(network, &batch, place, rng)?
         };
         let Batch { images, targets, .. } = batch;
         let mut loss_of = |network: &Classifier| {
-            let Some(&RobustDistillation { temperature, weight, .. }) = distillation else {
+            let Some(distillation) = distillation else {
                 return self.target_loss(network, perturbed.clone(), targets.clone(), rng);
             };
-            let imitation = answers.clone().map(|answers| {
-                let logits = network.train_logits(perturbed.clone().autodiff(), rng);
-                scaled_divergence(logits, answers, temperature).mul_scalar(weight)
-            });
-            let labelled = (weight < 1.0).then(|| {
-                self.target_loss(network, images.clone(), targets.clone(), rng).mul_scalar(1.0 - weight)
-            });
-            let parts = imitation.into_iter().chain(labelled);
-            parts.reduce(|a, b| a + b).expect("the weights of both parts sum to 1")
+            distillation.loss().of(
+                answers.clone(),
+                rng,
+                |rng| network.train_logits(perturbed.clone().autodiff(), rng),
+                |rng| self.target_loss(network, images.clone(), targets.clone(), rng),
+            )
         };
         Ok(match &self.lesson.adversarial {
             Some(crafting) => crafting.weights.loss(network, place, loss_of),

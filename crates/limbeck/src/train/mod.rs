@@ -11,6 +11,7 @@ mod classifier;
 mod ensemble;
 mod loss;
 mod optimiser;
+mod robust_distillation;
 mod schedule;
 mod weight_perturbation;
 
@@ -23,6 +24,7 @@ pub use ensemble::Ensemble;
 pub(crate) use loss::binary_cross_entropies;
 pub use loss::{entropy_of, scaled_divergence, soft_cross_entropy};
 pub use optimiser::OptimiserConfig;
+pub(crate) use robust_distillation::RobustLoss;
 pub use schedule::Schedule;
 pub use weight_perturbation::WeightPerturbation;
 

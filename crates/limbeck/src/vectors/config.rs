@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::attack::{AttackConfig, AttackKind, Target};
-use crate::distill::{AbstentionConfig, Uncertainty};
+use crate::distill::{AbstentionConfig, AdversarialNetworks, DistillConfig, Method, Uncertainty};
 use crate::error::{Error, Result};
 use crate::pipeline::overlaid;
 use crate::purify::Rule;
@@ -43,13 +43,13 @@ pub struct VectorConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VectorData {
-    /// File: `.csv` or `.parquet`.
+    /// File: `.csv` or `.parquet`. A parquet column of lists, all of n numbers, is n features: `x[0]` to `x[n − 1]`.
     pub path: String,
     /// Columns to predict; several are a regression of several outputs.
     pub target: Vec<String>,
     /// What the target is.
     pub task: TaskChoice,
-    /// Columns that are carried along and not looked at.
+    /// Columns that are carried along and not looked at; a column of lists is ignored as a whole.
     pub ignore: Vec<String>,
     /// File of rows that are known to be clean; empty = a random part of `path`, as `split.trusted` says.
     pub trusted: String,
@@ -176,7 +176,7 @@ pub struct VectorAudit {
     pub rule: Rule,
 }
 
-/// What the student learns from.
+/// What the student learns from; the losses are those of [`Method`](crate::distill::Method).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VectorMethod {
@@ -185,7 +185,11 @@ pub enum VectorMethod {
     /// The teacher's answers: soft labels at the temperature (Papernot 2016), or the teacher's outputs.
     #[default]
     Defensive,
-    /// The same, with teacher and student trained on rows that are perturbed against them (Madry 2018; Kuzlu 2022).
+    /// Adversarially robust distillation: likeness to the teacher on perturbed rows (Goldblum 2020). Of classes alone.
+    Ard,
+    /// Low-temperature distillation: the soft labels of a teacher at T, learnt at 1 from perturbed rows (Chen & Lee 2021). Of classes alone.
+    Ltd,
+    /// `defensive` with teacher and student trained on rows that are perturbed against them (Madry 2018; Kuzlu 2022).
     Adversarial,
 }
 
@@ -195,10 +199,64 @@ pub enum VectorMethod {
 pub struct VectorDistill {
     /// What the student learns from.
     pub method: VectorMethod,
-    /// Softmax temperature of teacher and student (Papernot 2016: 20); a regression has none.
+    /// Softmax temperature, as the method says; 0 = the method's published one (`defensive` and `adversarial` 20, Papernot 2016; `ard` 30, Goldblum 2020; `ltd` 5, of the teacher alone,
+    /// Chen & Lee 2021). `none` and a regression have none.
     pub temperature: f64,
-    /// How rows are perturbed in training (`adversarial` alone).
+    /// Weight a of the teacher beside the classes (`ard` alone; Goldblum 2020: 1).
+    pub weight: f64,
+    /// Which networks are trained on perturbed rows (Madry 2018); the students of `ard` and `ltd` are in any case, and with `adversarial` both.
+    pub adversarial: AdversarialNetworks,
+    /// How rows are perturbed in training.
     pub crafting: CraftingConfig,
+}
+
+impl VectorDistill {
+    /// The same in the settings of images, whose rules of temperatures, losses and perturbed inputs hold here too.
+    pub(super) fn as_of_images(&self) -> DistillConfig {
+        let (method, adversarial) = match self.method {
+            VectorMethod::None => (Method::None, self.adversarial),
+            VectorMethod::Defensive => (Method::Defensive, self.adversarial),
+            VectorMethod::Ard => (Method::Ard, self.adversarial),
+            VectorMethod::Ltd => (Method::Ltd, self.adversarial),
+            VectorMethod::Adversarial => (Method::Defensive, AdversarialNetworks::Both),
+        };
+        DistillConfig {
+            method,
+            temperature: self.temperature,
+            weight: self.weight,
+            adversarial,
+            crafting: self.crafting,
+            ..DistillConfig::default()
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        use AdversarialNetworks::{Both, None, Student, Teacher};
+        let found = format!("{:?}", self.adversarial).to_lowercase();
+        let refused = |expected| Err(Error::config("distill.adversarial", found, expected));
+        match (self.method, self.adversarial) {
+            (VectorMethod::None, Teacher | Both) => {
+                return refused("none or student: with distill.method = \"none\" there is no teacher");
+            }
+            (VectorMethod::Adversarial, Teacher | Student) => {
+                return refused(
+                    "none or both, for distill.method = \"adversarial\" is both: \"defensive\" leaves the choice",
+                );
+            }
+            (_, None | Teacher | Student | Both) => {}
+        }
+        self.as_of_images().check("distill")
+    }
+
+    /// Refuses methods that need classes for a regression, which has `None`.
+    pub(super) fn check_for(&self, classes: Option<usize>) -> Result<()> {
+        if classes.is_none() && matches!(self.method, VectorMethod::Ard | VectorMethod::Ltd) {
+            let found = format!("{} for a regression", self.as_of_images().method.name());
+            let expected = "none, defensive or adversarial, for ard and ltd ask for the softmax of classes: of quantities, the teacher's outputs are learnt from perturbed rows by defensive with distill.adversarial = \"student\"";
+            return Err(Error::config("distill.method", found, expected));
+        }
+        Ok(())
+    }
 }
 
 /// The prediction interval.
@@ -254,7 +312,9 @@ impl Default for VectorConfig {
             audit: VectorAudit { folds: 5, rounds: 3, rule: Rule::default() },
             distill: VectorDistill {
                 method: VectorMethod::Defensive,
-                temperature: 20.0,
+                temperature: 0.0,
+                weight: 1.0,
+                adversarial: AdversarialNetworks::None,
                 crafting: CraftingConfig { eps: 0.03, steps: 5, ..CraftingConfig::default() },
             },
             abstention: AbstentionConfig {
@@ -314,11 +374,7 @@ impl VectorConfig {
         if !(1..=10).contains(&self.audit.rounds) {
             return Err(Error::config("audit.rounds", self.audit.rounds, "1 to 10 rounds"));
         }
-        let temperature = self.distill.temperature;
-        if !(temperature.is_finite() && temperature >= 1.0) {
-            return Err(Error::config("distill.temperature", temperature, "a finite number, 1 or more"));
-        }
-        self.distill.crafting.check("distill.crafting")?;
+        self.distill.check()?;
         self.abstention.check("abstention")?;
         if self.abstention.uncertainty == Uncertainty::Outlier {
             let expected = "another uncertainty: no network of vectors has an outlier class";
@@ -537,6 +593,10 @@ mod tests {
             "audit.folds=1",
             "audit.rounds=0",
             "distill.temperature=0.5",
+            "distill.weight=1.5",
+            "distill.crafting.steps=0",
+            "distill.adversarial=everybody",
+            "distill.method=extended",
             "abstention.uncertainty=outlier",
             "abstention.detector_rate=0.02",
             "interval.miss=0",
@@ -547,6 +607,56 @@ mod tests {
         ] {
             let key = set.split('=').next().expect("a key");
             assert!(refusal(set).contains(key), "{set}: {}", refusal(set));
+        }
+    }
+
+    #[test]
+    fn temperatures_and_perturbed_rows_are_those_that_the_method_publishes() {
+        let of = |set: &[&str]| {
+            let distill = resolved(set).expect("in range").distill.as_of_images();
+            let temperatures =
+                [distill.teacher_temperature(), distill.temperature(), distill.student_temperature()];
+            let perturbed = [distill.teacher_crafting().is_some(), distill.student_crafting().is_some()];
+            (temperatures, perturbed)
+        };
+        // Papernot 2016: 20; Goldblum 2020: 30 in the divergence alone; Chen & Lee 2021: 5 for the teacher, 1 for the student.
+        assert_eq!(of(&[]), ([20.0; 3], [false, false]));
+        assert_eq!(of(&["distill.method=ard"]), ([1.0, 30.0, 1.0], [false, true]));
+        assert_eq!(of(&["distill.method=ltd"]), ([5.0, 5.0, 1.0], [false, true]));
+        assert_eq!(of(&["distill.method=adversarial"]), ([20.0; 3], [true, true]));
+        assert_eq!(of(&["distill.method=none", "distill.adversarial=student"]), ([1.0; 3], [false, true]));
+        assert_eq!(of(&["distill.method=ard", "distill.adversarial=teacher"]).1, [true, true]);
+        assert_eq!(of(&["distill.adversarial=teacher", "distill.temperature=7"]), ([7.0; 3], [true, false]));
+    }
+
+    #[test]
+    fn a_teacher_that_is_not_there_and_a_choice_that_the_method_makes_are_refused() {
+        for set in [
+            ["distill.method=none", "distill.adversarial=both"],
+            ["distill.method=none", "distill.adversarial=teacher"],
+            ["distill.method=adversarial", "distill.adversarial=student"],
+        ] {
+            let message = resolved(&set).expect_err("refused").to_string();
+            assert!(message.contains("distill.adversarial"), "{message}");
+        }
+        assert!(resolved(&["distill.method=adversarial", "distill.adversarial=both"]).is_ok());
+    }
+
+    #[test]
+    fn methods_of_the_softmax_are_refused_for_quantities_alone() {
+        for (method, needs_classes) in
+            [("none", false), ("defensive", false), ("adversarial", false), ("ard", true), ("ltd", true)]
+        {
+            let distill = resolved(&[&format!("distill.method={method}")]).expect("in range").distill;
+            assert!(distill.check_for(Some(2)).is_ok(), "{method}");
+            let found = distill.check_for(None);
+            assert_eq!(found.is_err(), needs_classes, "{method}");
+            if let Err(error) = found {
+                let message = error.to_string();
+                for word in ["distill.method", method, "regression", "classes"] {
+                    assert!(message.contains(word), "no {word:?} in: {message}");
+                }
+            }
         }
     }
 

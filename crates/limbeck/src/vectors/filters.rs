@@ -86,7 +86,7 @@ fn filters(
     order.shuffle(&mut bench.seed.rng("random filter"));
     let random: Vec<bool> = (0..rows).map(|row| order[..left_out].contains(&row)).collect();
     let trained = |filter: &str, rows: &VectorSet| {
-        let lesson = Lesson { rows, taught: None, adversarial: None };
+        let lesson = Lesson::plain(rows);
         let task = format!("training behind the filter `{filter}`");
         bench.measure.clean(&train_mlp(bench.spec.clone(), lesson, bench.school, bench.seed, &task)?)
     };

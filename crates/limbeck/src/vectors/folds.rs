@@ -39,7 +39,7 @@ impl Folds {
             .map(|fold| {
                 let others = (0..rows.len()).filter(|&row| fold_of[row] != fold);
                 let teachers = rows.subset(&others.filter(|&row| teaches(row)).collect::<Vec<_>>());
-                let lesson = Lesson { rows: &teachers, taught: None, adversarial: None };
+                let lesson = Lesson::plain(&teachers);
                 let task = format!("training on all folds but {} of {count}", fold + 1);
                 train_mlp(spec.clone(), lesson, school, seed.step(fold), &task)
             })

@@ -1,4 +1,5 @@
-//! Training a predictor: cross-entropy at temperature T on classes or soft labels, mean squared error on quantities, on rows as they are or perturbed against it.
+//! Training a predictor: cross-entropy at temperature T on classes or soft labels, mean squared error on quantities, on rows as they are or perturbed against it; or likeness to a
+//! teacher on the perturbed ones.
 //!
 //! A tenth of the rows teaches nothing and picks the best epoch.
 
@@ -15,7 +16,8 @@ use crate::progress::Progress;
 use crate::rng::{Rng, Seed};
 use crate::tensors::{argmax, values};
 use crate::train::{
-    Checkpoints, CraftingConfig, INFERENCE_BATCH, Task, TrainConfig, Validation, fit, soft_cross_entropy,
+    Checkpoints, CraftingConfig, INFERENCE_BATCH, RobustLoss, Task, TrainConfig, Validation, fit,
+    soft_cross_entropy,
 };
 
 /// What a predictor learns from.
@@ -27,6 +29,15 @@ pub(super) struct Lesson<'a> {
     pub(super) taught: Option<&'a [f32]>,
     /// How rows are perturbed against it; `None` = they are not.
     pub(super) adversarial: Option<CraftingConfig>,
+    /// A teacher of classes that it is to be like on the perturbed rows; the answers are then asked of the rows as they are.
+    pub(super) imitated: Option<(&'a TrainedMlp, RobustLoss)>,
+}
+
+impl<'a> Lesson<'a> {
+    /// The rows' own answers, of the rows as they are.
+    pub(super) fn plain(rows: &'a VectorSet) -> Self {
+        Self { rows, taught: None, adversarial: None, imitated: None }
+    }
 }
 
 /// How every predictor is trained: settings, device, who looks on.
@@ -152,13 +163,29 @@ impl Task<Mlp> for PredictorTask<'_> {
     }
 
     fn loss(&self, network: &Mlp, batch: Batch, place: f64, rng: &mut Rng) -> Result<Tensor<1>> {
-        let inputs = match &self.lesson.adversarial {
-            Some(crafting) => self.examples(network, crafting, &batch.rows, batch.inputs, place, rng)?,
-            None => batch.inputs,
+        let imitated = self.lesson.imitated;
+        let answers = imitated.and_then(|(teacher, loss)| loss.answers(teacher, batch.inputs.clone()));
+        let is_perturbed = imitated.is_none() || answers.is_some();
+        let perturbed = match &self.lesson.adversarial {
+            Some(crafting) if is_perturbed => {
+                self.examples(network, crafting, &batch.rows, batch.inputs.clone(), place, rng)?
+            }
+            _ => batch.inputs.clone(),
         };
-        let (inputs, targets) = (inputs.autodiff(), batch.targets.autodiff());
-        let mut loss_of =
-            |network: &Mlp| self.loss_of(network.train_outputs(inputs.clone(), rng), targets.clone());
+        let [inputs, perturbed] = [batch.inputs, perturbed].map(Tensor::autodiff);
+        let targets = batch.targets.autodiff();
+        let target_loss = |network: &Mlp, inputs: &Tensor<4>, rng: &mut Rng| {
+            self.loss_of(network.train_outputs(inputs.clone(), rng), targets.clone())
+        };
+        let mut loss_of = |network: &Mlp| match imitated {
+            None => target_loss(network, &perturbed, rng),
+            Some((_, loss)) => loss.of(
+                answers.clone(),
+                rng,
+                |rng| network.train_outputs(perturbed.clone(), rng),
+                |rng| target_loss(network, &inputs, rng),
+            ),
+        };
         Ok(match &self.lesson.adversarial {
             Some(crafting) => crafting.weights.loss(network, place, loss_of),
             None => loss_of(network),

@@ -32,6 +32,7 @@ mod folds;
 mod known;
 mod learn;
 mod ledger;
+mod lists;
 mod measure;
 mod network;
 mod parquet_file;

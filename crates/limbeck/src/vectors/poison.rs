@@ -76,7 +76,7 @@ fn adversarial(
     let Surrogate { rows, spec, school } = *surrogate;
     let inputs = &spec.inputs;
     let spec = MlpSpec { hidden: config.hidden.clone(), ..spec.clone() };
-    let lesson = Lesson { rows, taught: None, adversarial: None };
+    let lesson = Lesson::plain(rows);
     let model = train_mlp(spec, lesson, school, seed.child("surrogate"), "training the attacker's network")?;
     let set = perturbed(&rows.subset(chosen), &model, config.eps)?;
     Ok((0..chosen.len()).map(|row| RowEdit::Features(inputs.unscaled(set.row(row)))).collect())

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 
 use super::audit::{Judgement, audit};
 use super::autoencoder::TrainedVectorAutoencoder;
-use super::config::{TaskChoice, VectorConfig, VectorMethod, VectorPoisonKind};
+use super::config::{TaskChoice, VectorConfig, VectorPoisonKind};
 use super::denoise::train_vector_autoencoder;
 use super::distil::{Distilled, distil};
 use super::doubt::{VectorNull, half_widths};
@@ -22,8 +22,9 @@ use super::results::{AuditFigures, IntervalFigures, ModelFigures, PoisonFigures,
 use super::scale::{AnswerScale, Answers, InputScale};
 use super::set::VectorSet;
 use super::split::{Apart, Split};
-use super::table::{Columns, RowEdit, Table};
+use super::table::{Columns, RowEdit, Table, listed};
 use crate::artefact::{write_atomically, write_json};
+use crate::distill::{StudentLesson, perturbed};
 use crate::error::{Error, Result};
 use crate::evaluate::results::{Rate, VerdictCounts};
 use crate::progress::Progress;
@@ -89,9 +90,14 @@ impl Tables {
             }
             let table = Table::read_part(Path::new(path), columns)?;
             if table.features() != data.features() {
-                let expected =
-                    format!("those of {}, in their order: {}", config.data.path, data.features().join(", "));
-                let found = format!("feature columns {}", table.features().join(", "));
+                let [own, others] = [table.features(), data.features()];
+                let expected = format!(
+                    "the {} of {}, in their order: {}",
+                    others.len(),
+                    config.data.path,
+                    listed(&others)
+                );
+                let found = format!("{} feature columns: {}", own.len(), listed(&own));
                 return Err(Error::data(path, found, expected));
             }
             Ok(Some(table))
@@ -141,7 +147,9 @@ impl VectorRun<'_> {
         let candidates = known.others(tables.data.rows());
         let split = Split::draw(candidates, apart, &self.config.data.split, self.seed.child("split"))?;
         let clean = self.parts(tables, &tables.data, &split)?;
-        self.config.check_attacks_for(clean.spec.answers.classes())?;
+        let classes = clean.spec.answers.classes();
+        self.config.check_attacks_for(classes)?;
+        self.config.distill.check_for(classes)?;
         let poisoned = self.poisoned(tables, &split, &clean)?;
         let (table, parts) = match &poisoned {
             Some(poisoned) => (poisoned.table.clone(), self.parts(tables, &poisoned.table, &split)?),
@@ -149,7 +157,7 @@ impl VectorRun<'_> {
         };
         let seed = self.seed.child("undefended");
         let all = parts.audited.joined(&parts.trusted);
-        let lesson = Lesson { rows: &all, taught: None, adversarial: None };
+        let lesson = Lesson::plain(&all);
         let task = "training the undefended network";
         let undefended = train_mlp(parts.spec.clone(), lesson, self.school(), seed, task)?;
         let autoencoder = train_vector_autoencoder(
@@ -328,25 +336,21 @@ impl VectorRun<'_> {
         null: &VectorNull,
     ) -> Result<Vec<ModelFigures>> {
         let Distilled { teacher, student, .. } = measured.distilled;
-        let against = match self.config.distill.method {
-            VectorMethod::Adversarial => format!(
-                ", perturbed against it by up to {}",
-                crate::text::number(self.config.distill.crafting.eps)
-            ),
-            _ => String::new(),
-        };
+        let distill = self.config.distill.as_of_images();
         let is_classification = student.spec().answers.classes().is_some();
-        let answers = match (teacher, is_classification) {
-            (None, _) => "",
-            (Some(_), true) => " with the teacher's soft labels",
-            (Some(_), false) => " with the teacher's outputs",
+        let answers = match (distill.method.row().lesson, is_classification) {
+            (StudentLesson::Labels, _) => "",
+            (_, false) => " with the teacher's outputs",
+            (StudentLesson::RobustDistillation, true) => " and the teacher's answers to them",
+            (_, true) => " with the teacher's soft labels",
         };
         let table = "the audited rows as they come, and trusted ones";
         let mut models = vec![measure.model("undefended", table, measured.undefended, None)?];
         if let Some(teacher) = teacher {
-            models.push(measure.model("teacher", &format!("the purified rows{against}"), teacher, None)?);
+            let table = format!("the purified rows{}", perturbed(distill.teacher_crafting()));
+            models.push(measure.model("teacher", &table, teacher, None)?);
         }
-        let table = format!("the purified rows{answers}{against}");
+        let table = format!("the purified rows{answers}{}", perturbed(distill.student_crafting()));
         models.push(measure.model("student", &table, student, Some(null))?);
         Ok(models)
     }

@@ -1,16 +1,16 @@
 //! Tables of numbers on disk: which columns are features, which are targets, and copies with rows edited.
 //!
-//! A `.csv` file (comma, semicolon or tab, told by the header) or a flat `.parquet` file. Feature columns are all columns but the target and the
-//! ignored ones, in file order; each of their cells is a finite number. Target cells are text or numbers. A copy keeps format, columns and order; a row
-//! that is kept has the same cells to the byte.
+//! A `.csv` file (comma, semicolon or tab, told by the header) or a `.parquet` file. Feature columns are all columns but the target and the
+//! ignored ones, in file order; each of their cells is a finite number. A parquet column `x` whose cells are lists of n numbers is the n features `x[0]` to `x[n − 1]`. Target cells
+//! are text or numbers. A copy keeps format, columns and order, and lists as lists; a row that is kept has the same cells to the byte.
 //!
-//! Refused, naming file, row (from 1, the header not counted) and column: a feature that is no finite number, an empty target, a column of lists, two columns
-//! of one name, a missing target, a target that never varies, fewer than 20 rows.
+//! Refused, naming file, row (from 1, the header not counted) and column: a feature that is no finite number, a list of another length than the others of its column, lists of anything but
+//! numbers, an empty target, a target that is a list, two columns of one name, a missing target, a target that never varies, fewer than 20 rows.
 
 use std::path::{Path, PathBuf};
 
 use super::csv_file::CsvFile;
-use super::parquet_file::ParquetFile;
+use super::parquet_file::{ListLength, ParquetFile};
 use crate::artefact::write_atomically;
 use crate::error::{Error, Result};
 
@@ -31,9 +31,9 @@ pub struct Columns<'a> {
 pub struct Table {
     path: PathBuf,
     original: Original,
-    /// Places of the feature columns in the file.
+    /// Places of the feature columns among those of the file, lists spread.
     features: Vec<usize>,
-    /// Places of the target columns in the file.
+    /// Places of the target columns likewise.
     targets: Vec<usize>,
     /// Row by row.
     values: Vec<f64>,
@@ -91,6 +91,21 @@ impl Original {
         }
     }
 
+    fn columns(&self) -> usize {
+        match self {
+            Self::Csv(file) => file.names().len(),
+            Self::Parquet(file) => file.columns(),
+        }
+    }
+
+    /// The same with a column for each place of the lists of those columns that `length` gives a length.
+    fn spread(self, length: impl Fn(&str) -> Option<ListLength>) -> Result<Self> {
+        Ok(match self {
+            Self::Csv(file) => Self::Csv(file),
+            Self::Parquet(file) => Self::Parquet(file.spread(length)?),
+        })
+    }
+
     fn rows(&self) -> usize {
         match self {
             Self::Csv(file) => file.rows(),
@@ -135,8 +150,14 @@ fn shortened(text: &str) -> String {
     }
 }
 
+/// Whether a feature is a place of the lists of a column.
+fn is_place_of(feature: &str, column: &str) -> bool {
+    let place = feature.strip_prefix(column).and_then(|rest| rest.strip_prefix('[')?.strip_suffix(']'));
+    place.is_some_and(|place| place.parse::<usize>().is_ok())
+}
+
 /// The first of many names.
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     const MOST: usize = 12;
     let (first, more) = names.split_at(names.len().min(MOST));
     let first = first.join(", ");
@@ -178,6 +199,9 @@ impl Table {
     /// Refuses by file, row and column whatever is not a table of finite numbers with its targets.
     pub fn read_part(path: &Path, columns: Columns<'_>) -> Result<Self> {
         let original = Original::read(path, &[columns.target, columns.ignore].concat())?;
+        check_names(path, &original.names(), columns)?;
+        let is_named = |name: &str| columns.target.iter().chain(columns.ignore).any(|other| other == name);
+        let original = original.spread(|name| (!is_named(name)).then_some(ListLength::OfTheFirst))?;
         let names = original.names();
         check_names(path, &names, columns)?;
         let place = |name: &String| names.iter().position(|other| other == name);
@@ -192,10 +216,19 @@ impl Table {
 
     /// Reads these feature columns, in this order, of a table that may have others; it has no targets.
     ///
+    /// Features `x[0]` to `x[n − 1]` are columns of these names, or one column `x` of lists of n numbers.
+    ///
     /// # Errors
-    /// Names file and column of a feature that is not there, and by row and column what is no finite number.
+    /// Names file and column of a feature that is not there, and by row and column what is no finite number and lists of another length.
     pub fn read_features(path: &Path, names: &[String]) -> Result<Self> {
         let original = Original::read(path, names)?;
+        let found = original.names();
+        check_names(path, &found, Columns { target: &[], ignore: &[] })?;
+        let missing: Vec<&String> = names.iter().filter(|name| !found.contains(name)).collect();
+        let original = original.spread(|column| {
+            let places = missing.iter().filter(|name| is_place_of(name, column)).count();
+            (places > 0).then_some(ListLength::Of(places))
+        })?;
         let found = original.names();
         check_names(path, &found, Columns { target: &[], ignore: &[] })?;
         let place = |name: &String| {
@@ -289,7 +322,7 @@ impl Table {
     /// Row number, from 1, and the BLAKE3 of the row's cells: names a row in the ledger.
     pub fn id(&self, row: usize) -> String {
         let mut hasher = blake3::Hasher::new();
-        for column in 0..self.original.names().len() {
+        for column in 0..self.original.columns() {
             hasher.update(self.original.text(row, column).unwrap_or_default().as_bytes()).update(&[0x1f]);
         }
         format!("{}-{}", row + 1, &hasher.finalize().to_hex()[..16])
@@ -297,7 +330,7 @@ impl Table {
 
     /// A copy in the same format, with one edit for each row.
     ///
-    /// A column of whole numbers stays one: in csv if `keep_whole`, in parquet in any case, where it is the column's type.
+    /// A column of whole numbers stays one: in csv if `keep_whole`, in parquet in any case, where it is the column's type. A column of lists stays one, of the same lengths.
     ///
     /// # Errors
     /// [`Error::Input`] for edits or cells of another number; [`Error::Data`] for what the column's type cannot hold.

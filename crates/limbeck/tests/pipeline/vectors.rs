@@ -2,12 +2,18 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::Float32Type;
+use arrow_array::{ArrayRef, ListArray, RecordBatch, StringArray};
 use limbeck::progress::Silent;
 use limbeck::purify::Verdict;
 use limbeck::rng::Seed;
 use limbeck::vectors::results::{CaseKind, ModelFigures, Quality, VectorResults};
 use limbeck::vectors::{RowContent, TrainedMlp, VectorConfig, VectorStudent, run_vectors};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rand::Rng as _;
 
 const FEATURES: usize = 12;
@@ -137,6 +143,91 @@ fn flipped_classes_are_found_and_the_purified_table_is_the_input_without_them() 
     assert!(answers.iter().zip(1..).all(|(answer, row)| answer.row == row));
     // 2 % are asked for, by 60 rows.
     assert!(answers.iter().filter(|answer| answer.null).count() < 96);
+}
+
+/// Rows of a parquet table as they are: the list in column `pilot` and the text in `y`.
+fn listed(path: &Path) -> Vec<(Vec<f32>, String)> {
+    let file = std::fs::File::open(path).expect("a file");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("a table").build().expect("readable");
+    let mut rows = Vec::new();
+    for batch in reader.map(|batch| batch.expect("rows")) {
+        let [lists, classes] =
+            ["pilot", "y"].map(|name| Arc::clone(batch.column_by_name(name).expect("a column")));
+        let list = |row| lists.as_list::<i32>().value(row).as_primitive::<Float32Type>().values().to_vec();
+        let class = |row| classes.as_string::<i32>().value(row).to_owned();
+        rows.extend((0..batch.num_rows()).map(|row| (list(row), class(row))));
+    }
+    rows
+}
+
+#[test]
+fn a_table_of_lists_is_purified_as_lists_and_robustly_distilled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rows = rows(400, 1);
+    let class = |y: &[f64]| if y[0] > 0.0 { "on" } else { "off" };
+    let path = folder.path().join("table.parquet");
+    let list = |(x, _): &(Vec<f64>, Vec<f64>)| Some(x.iter().map(|x| Some(*x as f32)).collect::<Vec<_>>());
+    let columns: [(&str, ArrayRef); 2] = [
+        ("pilot", Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(rows.iter().map(list)))),
+        ("y", Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, y)| class(y))))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
+    let file = std::fs::File::create(&path).expect("a file");
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).expect("a writer");
+    writer.write(&batch).expect("written");
+    writer.close().expect("closed");
+
+    let out = folder.path().join("out");
+    let set = [
+        "network.train.epochs=12",
+        "dae.train.epochs=3",
+        "audit.folds=2",
+        "audit.rounds=1",
+        "data.split.trusted=0.25",
+        "distill.method=ard",
+        "distill.adversarial=teacher",
+        "distill.crafting.eps=0.08",
+        "distill.crafting.steps=3",
+        "evaluate.attacks=[{kind=\"pgd\",eps=0.08}]",
+    ];
+    let results = run(&path, &out, &set);
+    assert_eq!((results.features, results.classes.as_slice()), (12, &["off", "on"].map(str::to_owned)[..]));
+    let [undefended, teacher, student] = &results.models[..] else { panic!("three models") };
+    let trained_on = [teacher, student].map(|model| model.trained_on.as_str());
+    let expected = [
+        "the purified rows, perturbed against it by up to 0.08",
+        "the purified rows and the teacher's answers to them, perturbed against it by up to 0.08",
+    ];
+    assert_eq!(trained_on, expected);
+    let right = |model: &ModelFigures, kind: CaseKind| {
+        let case = model.cases.iter().rfind(|case| case.kind == kind).expect("a case");
+        accuracy(&case.quality)
+    };
+    let kept = [undefended, student].map(|model| right(model, CaseKind::Worst));
+    assert!(kept[1] > kept[0], "{kept:?}");
+    assert!(right(student, CaseKind::Clean) > 0.7, "{student:?}");
+
+    // Rows that the audit keeps have the same lists, in their order; reconstructed ones are lists as long.
+    let (before, after) = (listed(&path), listed(&out.join("purified.parquet")));
+    assert_eq!(after.len() as u64, results.rows.purified + results.rows.calibration);
+    assert!(after.iter().all(|(list, _)| list.len() == FEATURES));
+    let verdicts = column(&out.join("ledger.csv"), "verdict");
+    let mut rest = after.iter();
+    for (at, row) in before.iter().enumerate() {
+        if verdicts.get(&(at + 1)).map(String::as_str) == Some(Verdict::Keep.word()) {
+            assert!(rest.any(|other| other == row), "row {} is not in the copy", at + 1);
+        }
+    }
+    let changed = after.iter().filter(|row| !before.contains(row)).count() as u64;
+    assert_eq!(changed, results.audit.verdicts.reconstruct);
+
+    let student = VectorStudent::load(&out, &limbeck::device("flex").expect("the CPU")).expect("a student");
+    let answers = student.predict(&path).expect("answered");
+    let right = answers
+        .iter()
+        .zip(&before)
+        .filter(|(answer, (_, class))| matches!(&answer.answer, RowContent::Class(found) if found == class));
+    assert!(right.count() > 280, "of 400 rows");
 }
 
 #[test]
