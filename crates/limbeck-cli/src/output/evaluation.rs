@@ -11,7 +11,7 @@ use super::table::Table;
 use super::{images, interval, outcome, percent, share};
 
 /// Figures of an evaluation that fill pages: the report draws them, a summary leaves them out.
-const BULKY: [&str; 3] = ["suspicion_points", "triptychs", "config_toml"];
+const BULKY: [&str; 4] = ["suspicion_points", "triptychs", "attacked_examples", "config_toml"];
 
 /// All figures but the bulky ones.
 pub(crate) fn brief_json(evaluation: &Evaluation) -> anyhow::Result<Value> {

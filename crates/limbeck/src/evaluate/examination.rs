@@ -2,6 +2,7 @@
 //!
 //! A run examines each of its models, and `limbeck evaluate` a model of its own, by the same functions.
 
+use super::attacked_examples::{ExampleDraw, KeptImages};
 use super::calibration::calibration;
 use super::checklist::{
     Checked, ChecklistConfig, checks_of_attempts, checks_of_sweep, needs_more_classes, probes,
@@ -9,8 +10,8 @@ use super::checklist::{
 use super::eps_curve::{CurveConfig, sweep};
 use super::mcnemar::compare;
 use super::results::{
-    AttackedRate, Calibration, Check, Comparison, EpsCurve, ModelRow, Outcome, Rate, Robustness, Transferred,
-    WorstCase,
+    AttackedExample, AttackedRate, Calibration, Check, Comparison, EpsCurve, ModelRow, Outcome, Rate,
+    Robustness, Transferred, WorstCase,
 };
 use super::robustness::{AttackedSet, Reading, outcome_under, read};
 use super::worst_case::{Attempt, Origin, Outcomes, right_in_worst_case, threat_label, threats, worst_case};
@@ -92,6 +93,8 @@ pub struct Subject<'a> {
     pub transfer: Option<&'a Source>,
     /// Whether attacks are made for checks alone.
     pub probed: bool,
+    /// Attacked images that are kept to be looked at; none of a model without a null rule.
+    pub examples: Option<ExampleDraw>,
 }
 
 /// What came of it.
@@ -102,6 +105,8 @@ pub struct Examined {
     pub attempts: Vec<Attempt>,
     /// Signs that these figures are not what they seem.
     pub checks: Vec<Check>,
+    /// A few attacked images.
+    pub examples: Vec<AttackedExample>,
     pub(crate) clean_test: Reading,
     clean_attacked: Outcomes,
     threats: Vec<ThreatModel>,
@@ -125,6 +130,8 @@ pub fn examine(
         right: read(classifier, trials.attacked, progress)?.right,
         answers: abstaining.map(answers).transpose()?,
     };
+    let drawn = subject.examples.zip(clean_attacked.answers.as_ref());
+    let mut kept = drawn.map(|(draw, answers)| KeptImages::draw(trials.attacked, answers, draw));
     let own = Source::craft(name, classifier, trials, progress)?;
     // An attack on every output stops where the outlier class wins, which is a null answer: who wants a wrong one looks among the classes.
     let among_classes = (abstaining.is_some() && classifier.spec().outlier).then(|| {
@@ -137,16 +144,15 @@ pub fn examine(
     let other = subject.transfer.iter().map(|source| (Origin::Other(source.name.clone()), *source));
     for (origin, source) in std::iter::once((Origin::Itself, &own)).chain(its_classes).chain(other) {
         for (attack, set) in &source.sets {
-            let answers = |student: Abstaining<'_>| {
-                student.answer_set(&set.stored(trials.attacked, attack.threat())?, progress)
-            };
             let (right, reached) = outcome_under(classifier, set)?;
-            attempts.push(Attempt {
-                attack: *attack,
-                origin: origin.clone(),
-                outcomes: Outcomes { right, answers: abstaining.map(answers).transpose()? },
-                reached,
-            });
+            let outcomes = Outcomes { right, answers: None };
+            let mut attempt = Attempt { attack: *attack, origin: origin.clone(), outcomes, reached };
+            if let Some(student) = abstaining {
+                let stored = set.stored(trials.attacked, attack.threat())?;
+                attempt.outcomes.answers = Some(student.answer_set(&stored, progress)?);
+                kept.iter_mut().try_for_each(|kept| kept.keep(&attempt, &stored))?;
+            }
+            attempts.push(attempt);
         }
     }
     let attacked = Tempered(classifier);
@@ -169,6 +175,7 @@ pub fn examine(
         let name = format!("{name}, calibrated to T = {}", crate::text::number(rule.temperature));
         calibrations.push(calibration(&name, &confidence, &right)?);
     }
+    let examples = kept.map(|kept| kept.rows()).transpose()?.unwrap_or_default();
     let examined = Examined {
         row: ModelRow {
             model: name.to_owned(),
@@ -193,6 +200,7 @@ pub fn examine(
         calibration: calibrations,
         attempts,
         checks,
+        examples,
         clean_test,
         clean_attacked,
         threats,
@@ -262,10 +270,16 @@ fn comparisons(examined: &[Examined]) -> Result<Vec<Comparison>> {
 #[cfg(test)]
 mod tests {
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
     use crate::attack::AttackKind;
+    use crate::dataset::{Location, decode_image};
+    use crate::distill::{AbstentionConfig, NullRule, SoftLabels};
     use crate::network::Architecture;
     use crate::progress::Silent;
+    use crate::rng::Seed;
     use crate::testing::{blocks, tiny_spec, untrained};
 
     fn classifier(classes: usize, seed: u64) -> TrainedClassifier {
@@ -291,7 +305,15 @@ mod tests {
         classifier: &'a TrainedClassifier,
         source: Option<&'a Source>,
     ) -> Subject<'a> {
-        Subject { name, trained_on: "nothing", classifier, abstaining: None, transfer: source, probed: false }
+        Subject {
+            name,
+            trained_on: "nothing",
+            classifier,
+            abstaining: None,
+            transfer: source,
+            probed: false,
+            examples: None,
+        }
     }
 
     #[test]
@@ -334,6 +356,61 @@ mod tests {
         ];
         assert_eq!(inputs, [("clean", 24), worst[0], worst[1]]);
         assert_eq!(found.calibration.len(), 2);
+    }
+
+    #[test]
+    fn the_examples_are_what_the_student_was_shown_within_the_ball_and_what_it_answered() {
+        let set = blocks(12, 4, 2);
+        let attacks = [AttackConfig::linf(AttackKind::Fgsm, 0.05), AttackConfig::l2(AttackKind::Fgsm, 0.5)];
+        let checklist = checklist();
+        let trials =
+            Trials { test: &set, attacked: &set, attacks: &attacks, curve: &CURVE, checklist: &checklist };
+        let student = classifier(4, 2);
+        let labels = SoftLabels::compute(&student, &set, &Silent).expect("computed");
+        let config = AbstentionConfig { passes: 4, null_rate: 0.3, ..AbstentionConfig::default() };
+        let rule = NullRule::calibrate(&student, &labels, &blocks(60, 4, 1), &config, 1, &Silent);
+        let rule = rule.expect("calibrated");
+        let asked = Abstaining { student: &student, rule: &rule, autoencoder: None };
+        let examples = |abstaining, count| {
+            let examples = Some(ExampleDraw { count, seed: Seed::new(1) });
+            let subject = Subject { abstaining, examples, ..subject("student", &student, None) };
+            examine(&subject, trials, &Silent).expect("examined").0.examples
+        };
+        let rows = examples(Some(asked), 6);
+        assert_eq!(rows.len(), 6);
+        assert_eq!(rows, examples(Some(asked), 6), "the same draw, the same bytes");
+        assert!(examples(Some(asked), 0).is_empty() && examples(None, 6).is_empty());
+        let pixels = |png: &str| {
+            let png = STANDARD.decode(png).expect("base64");
+            decode_image(&png, None, set.size(), &Location::file("a row")).expect("a picture")
+        };
+        for (row, attack) in rows.iter().zip(attacks.iter().cycle()) {
+            assert_eq!(row.attack, attack.label());
+            let image = set.samples().iter().position(|sample| sample.path == row.path).expect("of the set");
+            assert_eq!(row.label, set.samples()[image].label);
+            let (clean, shown) = (pixels(&row.clean_png), pixels(&row.attacked_png));
+            assert_eq!(clean, set.pixels(image).expect("pixels"));
+            let changes: Vec<i32> =
+                shown.iter().zip(&clean).map(|(a, b)| i32::from(*a) - i32::from(*b)).collect();
+            let largest = changes.iter().map(|change| change.abs()).max();
+            assert_eq!(largest, Some(i32::from(row.largest_change)));
+            if attack.threat() == ThreatModel::linf(0.05) {
+                // 0.05 * 255 = 12.75 levels, a full step of which is stored as 12.
+                assert_eq!(row.largest_change, 12);
+            } else {
+                let length = f64::from(changes.iter().map(|change| change.pow(2)).sum::<i32>()).sqrt();
+                assert!(length > 0.0 && length <= 0.5 * 255.0 + 1e-3, "{length}");
+            }
+            let expected = changes.iter().map(|change| (128 + change * i32::from(row.difference_gain)) as u8);
+            assert_eq!(pixels(&row.difference_png), expected.collect::<Vec<_>>());
+            for (given, pixels) in [(row.clean, clean), (row.attacked, shown)] {
+                let alone = set.with_pixels([(image, pixels)]).expect("it fits").subset(&[image]);
+                let answer = asked.answer_set(&alone, &Silent).expect("answered")[0];
+                assert_eq!((given.class, given.null), (answer.class, answer.null));
+                let probability = given.probability.expect("a number");
+                assert!((probability - answer.probability).abs() < 1e-5, "{given:?}, {answer:?}");
+            }
+        }
     }
 
     #[test]

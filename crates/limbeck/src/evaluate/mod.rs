@@ -4,6 +4,7 @@
 //! that they are counted for, with gradients at z/T for a model that was trained at temperature T.
 
 mod anomaly_map;
+mod attacked_examples;
 mod calibration;
 mod chance;
 mod checklist;
@@ -27,6 +28,7 @@ mod shield;
 mod statements;
 mod worst_case;
 
+pub use attacked_examples::ExampleDraw;
 pub use calibration::calibration;
 pub use chance::Chance;
 pub use checklist::{Checked, ChecklistConfig, checks_of_attempts, checks_of_sweep, probes};

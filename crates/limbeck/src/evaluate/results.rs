@@ -74,6 +74,9 @@ pub struct Evaluation {
     pub suspicion_score: String,
     /// Original, suspicious and reconstructed images side by side.
     pub triptychs: Vec<Triptych>,
+    /// Test images beside what attacks on the student made of them; empty without attacks, or where none were asked for.
+    #[serde(default)]
+    pub attacked_examples: Vec<AttackedExample>,
     /// Self-checks of the evaluation (gradient masking and the like).
     pub checks: Vec<Check>,
     /// Plain statements of what worked and what failed, derived from the figures above.
@@ -607,6 +610,48 @@ pub struct Triptych {
     pub residual_png: String,
     /// Amplification of the residual picture.
     pub residual_gain: f64,
+}
+
+/// An attacked test image beside itself; each picture is a PNG, base64-encoded (standard alphabet, padded).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttackedExample {
+    /// Path in the source.
+    pub path: String,
+    /// Index of its true class.
+    pub label: u32,
+    /// The attack: "pgd eps 0.0314", "pgd eps 0.0314, from student without its outlier class".
+    pub attack: String,
+    /// How many of all attacked images are answered wrongly under it; null is no wrong answer.
+    pub wrong: Rate,
+    /// The answer to the image as it is.
+    pub clean: GivenAnswer,
+    /// The answer to the attacked image.
+    pub attacked: GivenAnswer,
+    /// Largest change of a value, in levels of 8 bits.
+    pub largest_change: u8,
+    /// The image as it is.
+    pub clean_png: String,
+    /// The attacked image as it is stored in 8 bits, within the ball.
+    pub attacked_png: String,
+    /// attacked − clean around mid-grey (level 128), amplified by `difference_gain` for the eye: lighter is raised, darker lowered.
+    pub difference_png: String,
+    /// Amplification of the picture of the difference.
+    pub difference_gain: u8,
+}
+
+/// What the student said of one image.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GivenAnswer {
+    /// The likeliest class, whether or not it is given.
+    pub class: u32,
+    /// Its probability at the null rule's temperature; `None` if that is no number.
+    pub probability: Option<f64>,
+    /// Whether the student keeps silent.
+    pub null: bool,
+    /// Whether that is, or would be, because the image looks perturbed to the audit's detector.
+    pub perturbed: bool,
 }
 
 /// One self-check.

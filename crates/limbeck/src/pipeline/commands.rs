@@ -375,6 +375,7 @@ pub fn evaluate_model(
         abstaining: None,
         transfer: source.as_ref(),
         probed: true,
+        examples: None,
     };
     let (examined, _) = examine(&subject, trials, progress)?;
     let robustness = robustness(std::slice::from_ref(&examined))?;

@@ -203,7 +203,7 @@ pub struct EvaluateConfig {
     pub controls: bool,
     /// Whether, beside them, classifiers are trained behind filters that always discard and always reconstruct what is flagged.
     pub ablation: bool,
-    /// Rows of example images in the report.
+    /// Rows of example images of the audited set in the report; of attacked test images as many, but eight at most.
     pub examples: usize,
 }
 

@@ -16,7 +16,7 @@ use crate::evaluate::results::{
     PoisonSummary, Rate,
 };
 use crate::evaluate::{
-    AttackedSet, Examined, Mapped, Subject, Trials, Truth, abstention, accuracy, attack_set,
+    AttackedSet, Examined, ExampleDraw, Mapped, Subject, Trials, Truth, abstention, accuracy, attack_set,
     backdoor_success, class_rows, detection, examine, held_out, localisation, random_overlap, restoration,
     robustness, shield, statements, suspicion_points, triptychs, verdict_counts,
 };
@@ -27,6 +27,9 @@ use crate::train::Epoch;
 
 /// What teacher and student learn from, for reports.
 const PURIFIED: &str = "the purified set";
+
+/// The most attacked test images in the report: as many as are looked at one by one.
+const ATTACKED_EXAMPLES: usize = 8;
 
 /// Every artefact that the evaluation looks at.
 pub(super) struct Finished<'a> {
@@ -96,6 +99,7 @@ impl Run<'_> {
             curve: &config.curve,
             checklist: &config.checklist,
         };
+        let draw = ExampleDraw { count: config.examples.min(ATTACKED_EXAMPLES), seed: self.seed("evaluate") };
         let (mut examined, mut curves, mut on_undefended) = (Vec::<Examined>::new(), Vec::new(), None);
         for (name, trained_on, classifier, epochs) in entries {
             let deployed = name == "student";
@@ -106,6 +110,7 @@ impl Run<'_> {
                 abstaining: deployed.then_some(abstaining),
                 transfer: on_undefended.as_ref().filter(|_| deployed),
                 probed: deployed,
+                examples: deployed.then_some(draw),
             };
             let (mut model, attacked) = examine(&subject, trials, progress)?;
             model.row.backdoor = backdoor(classifier)?;
@@ -198,6 +203,7 @@ impl Run<'_> {
                 &truth,
                 config.examples,
             )?,
+            attacked_examples: examined.last().map_or(Vec::new(), |student| student.examples.clone()),
             robustness: robustness(&examined)?,
             checks: examined.iter().flat_map(|model| model.checks.clone()).collect(),
             models,

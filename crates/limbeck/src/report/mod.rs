@@ -33,7 +33,7 @@ pub use vectors::render_vectors;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 
 use crate::error::{Error, Result};
-use crate::evaluate::results::{Evaluation, Triptych};
+use crate::evaluate::results::Evaluation;
 
 const OPERATION: &str = "report::render";
 
@@ -51,7 +51,7 @@ const OPERATION: &str = "report::render";
 /// # Errors
 /// [`Error::Input`] when a picture is not standard base64 or the template cannot show the results.
 pub fn render(evaluation: &Evaluation) -> Result<String> {
-    evaluation.triptychs.iter().try_for_each(check_pictures)?;
+    check_pictures(evaluation)?;
     let page = context! {
         run => evaluation,
         summary => summary::Summary::of(evaluation),
@@ -81,15 +81,23 @@ fn environment() -> std::result::Result<Environment<'static>, minijinja::Error> 
 }
 
 /// Refuses pictures that are not standard base64: they go into `src` attributes.
-fn check_pictures(triptych: &Triptych) -> Result<()> {
-    let pictures = [&triptych.suspicious_png, &triptych.reconstructed_png, &triptych.residual_png];
-    for picture in pictures.into_iter().chain(&triptych.original_png) {
-        if !is_base64(picture) {
-            let found = format!("a picture of {:?} that is not base64", triptych.path);
-            return Err(Error::input(OPERATION, found, "padded base64 in the standard alphabet"));
-        }
+fn check_pictures(evaluation: &Evaluation) -> Result<()> {
+    for row in &evaluation.triptychs {
+        let pictures = [&row.suspicious_png, &row.reconstructed_png, &row.residual_png];
+        check_base64(&row.path, pictures.into_iter().chain(&row.original_png))?;
     }
-    Ok(())
+    evaluation
+        .attacked_examples
+        .iter()
+        .try_for_each(|row| check_base64(&row.path, [&row.clean_png, &row.attacked_png, &row.difference_png]))
+}
+
+fn check_base64<'a>(path: &str, pictures: impl IntoIterator<Item = &'a String>) -> Result<()> {
+    if pictures.into_iter().all(|picture| is_base64(picture)) {
+        return Ok(());
+    }
+    let found = format!("a picture of {path:?} that is not base64");
+    Err(Error::input(OPERATION, found, "padded base64 in the standard alphabet"))
 }
 
 fn is_base64(text: &str) -> bool {

@@ -18,7 +18,7 @@ pub(crate) fn evaluation() -> Evaluation {
     Evaluation {
         limbeck_version: "0.1.0".to_owned(),
         config_hash: "b3:5d41402abc4b2a76b9719d911017c592".to_owned(),
-        revision: 4,
+        revision: 5,
         config_toml: "seed = 7\n\n[poison]\nattack = \"i-fgsm\"\neps = 0.01\n".to_owned(),
         seed: 7,
         dataset: dataset(),
@@ -51,6 +51,7 @@ pub(crate) fn evaluation() -> Evaluation {
         suspicion_threshold: THRESHOLD,
         suspicion_score: "detection head".to_owned(),
         triptychs: (0..6).map(triptych).collect(),
+        attacked_examples: (0..3).map(attacked_example).collect(),
         checks: checks(),
         statements: statements(),
     }
@@ -483,6 +484,30 @@ fn triptych(n: u32) -> Triptych {
         reconstructed_png: PNG.to_owned(),
         residual_png: PNG.to_owned(),
         residual_gain: 10.0,
+    }
+}
+
+/// Answered rightly, null and wrongly when attacked, in this order.
+fn attacked_example(n: u32) -> AttackedExample {
+    let label = 14 * n;
+    let answer =
+        |class, share| GivenAnswer { class, probability: Some(share), null: false, perturbed: false };
+    AttackedExample {
+        path: format!("test/{label:05}/00017.png"),
+        label,
+        attack: "i-fgsm eps 0.03".to_owned(),
+        wrong: rate(550, 1_000),
+        clean: answer(label, 0.98),
+        attacked: match n {
+            0 => answer(label, 0.61),
+            1 => GivenAnswer { null: true, perturbed: true, ..answer(label, 0.42) },
+            _ => answer(1, 0.73),
+        },
+        largest_change: 7,
+        clean_png: PNG.to_owned(),
+        attacked_png: PNG.to_owned(),
+        difference_png: PNG.to_owned(),
+        difference_gain: 18,
     }
 }
 

@@ -43,6 +43,7 @@ fn empty(run: &mut Evaluation) {
     run.classifier_curves.clear();
     run.suspicion_points.clear();
     run.triptychs.clear();
+    run.attacked_examples.clear();
     run.checks.clear();
     run.statements.clear();
 }
@@ -100,6 +101,7 @@ fn not_finite(run: &mut Evaluation) {
     run.detection[0].recall_at_1_percent = f64::NAN;
     run.detection[0].roc[5] = [0.2, f64::NAN];
     run.triptychs[0].p_value = f64::NEG_INFINITY;
+    run.attacked_examples[0].clean.probability = None;
     run.suspicion_points[0].score = f64::NAN;
     run.dae.epochs.iter_mut().for_each(|epoch| epoch.validation_loss = f64::NAN);
 }
@@ -147,6 +149,8 @@ fn text_from_the_audited_set_is_escaped() {
     run.dataset.classes.fill(attack.to_owned());
     run.triptychs[0].path = attack.to_owned();
     run.triptychs[0].reason = attack.to_owned();
+    run.attacked_examples[0].path = attack.to_owned();
+    run.attacked_examples[0].attack = attack.to_owned();
     run.statements[0].text = attack.to_owned();
     run.suspicion_score = attack.to_owned();
     run.detection[0].score = attack.to_owned();
@@ -165,6 +169,10 @@ fn a_picture_that_is_not_base64_is_refused() {
         run.triptychs[1].residual_png = picture.to_owned();
         let error = render(&run).expect_err(picture).to_string();
         assert!(error.contains("base64") && error.contains(&run.triptychs[1].path), "{error}");
+        let mut run = sample::evaluation();
+        run.attacked_examples[2].difference_png = picture.to_owned();
+        let error = render(&run).expect_err(picture).to_string();
+        assert!(error.contains("base64") && error.contains(&run.attacked_examples[2].path), "{error}");
     }
 }
 
@@ -211,6 +219,30 @@ fn the_worst_case_is_shown_with_null_counted_both_ways() {
     for share in ["2.4\u{202f}%", "0.9\u{202f}%", "26.0\u{202f}%"] {
         assert!(row.contains(share), "{share} is not in {row}");
     }
+}
+
+#[test]
+fn attacked_images_are_shown_with_both_answers_whatever_became_of_them() {
+    let mut run = sample::evaluation();
+    let shown = page(&run);
+    let section =
+        shown.split("<section id=\"robustness\">").nth(1).and_then(|page| page.split("</section>").next());
+    let examples =
+        section.and_then(|section| section.split("Attacked test images").nth(1)).expect("examples");
+    let rows: Vec<_> = examples.split("<article").skip(1).collect();
+    let attacked =
+        ["● right:</span> 00000", "○ null, looks perturbed; likeliest Stop", "▲ wrong:</span> Speed"];
+    assert_eq!(rows.len(), attacked.len());
+    for (row, attacked) in rows.into_iter().zip(attacked) {
+        let answers: Vec<_> =
+            row.split("<dd>").map(|answer| answer.split("</dd>").next().unwrap_or("")).collect();
+        assert!(answers[2].contains("● right:") && answers[2].contains("98.0"), "{answers:?}");
+        assert!(answers[3].contains(attacked), "{answers:?}");
+        assert!(row.contains("difference ×18") && row.contains("7 levels of 255"), "{row}");
+        assert!(row.contains("wrong answers to 550 of 1,000 images"), "{row}");
+    }
+    run.attacked_examples.clear();
+    assert!(!page(&run).contains("Attacked test images"), "no heading above nothing");
 }
 
 #[test]
