@@ -151,7 +151,7 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
     // As many as examples were asked for, each another image.
     let shown: BTreeSet<_> = results.attacked_examples.iter().map(|row| &row.path).collect();
     assert_eq!((results.attacked_examples.len(), shown.len()), (6, 6));
-    assert!(results.attacked_examples.iter().all(|row| row.wrong.trials == 16 && row.largest_change > 0));
+    assert!(results.attacked_examples.iter().all(|row| row.wrong.trials == 16 && row.largest_change <= 8));
     // The student once as it is deployed and once at the temperature that its rule calibrated.
     assert_eq!((robustness.curves.len(), robustness.calibration.len()), (4, 5));
     assert_eq!(robustness.comparisons.len(), 9, "clean and two balls, against three models");
