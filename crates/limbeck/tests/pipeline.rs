@@ -151,7 +151,12 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
     // As many as examples were asked for, each another image.
     let shown: BTreeSet<_> = results.attacked_examples.iter().map(|row| &row.path).collect();
     assert_eq!((results.attacked_examples.len(), shown.len()), (6, 6));
-    assert!(results.attacked_examples.iter().all(|row| row.wrong.trials == 16 && row.largest_change <= 8));
+    for row in &results.attacked_examples {
+        // 0.01 * 255 = 2.55 levels and 0.0314 * 255 = 8; on some images a student of one epoch has no gradient.
+        let most = if row.attack.ends_with(" eps 0.01") { 2 } else { 8 };
+        assert!(row.wrong.trials == 16 && row.largest_change <= most, "{row:?}");
+    }
+    assert!(results.attacked_examples.iter().any(|row| row.largest_change > 0));
     // The student once as it is deployed and once at the temperature that its rule calibrated.
     assert_eq!((robustness.curves.len(), robustness.calibration.len()), (4, 5));
     assert_eq!(robustness.comparisons.len(), 9, "clean and two balls, against three models");
@@ -162,6 +167,7 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
     assert_eq!(results.controls[3].poison_left, Some(0), "the perfect filter leaves no poison");
     let page = std::fs::read_to_string(straight.join("report.html")).expect("a report");
     assert!(page.contains("embedded GTSRB sample") && !page.contains("<script"));
+    assert!(page.contains("<h3>Attacked test images</h3>"));
     let page = std::fs::read_to_string(straight.join("audit.html")).expect("the page of the audit");
     let flagged = verdicts.reconstruct + verdicts.discard;
     assert!(page.contains(&format!("{flagged} of {} images are suspicious", ledger.rows.len())));
