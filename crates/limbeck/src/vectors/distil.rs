@@ -173,7 +173,7 @@ mod tests {
         };
         assert_eq!([&plain, &ltd, &ard].map(temperatures), [[20.0, 20.0], [5.0, 1.0], [1.0, 1.0]]);
         let kept = [&plain, &ltd, &ard, &adversarial].map(|distilled| under_attack(&distilled.student));
-        assert!(kept[1..].iter().all(|kept_of| *kept_of > kept[0] + 0.2), "{kept:?}");
+        assert!(kept[1..].iter().all(|kept_of| *kept_of > kept[0] + 0.1), "{kept:?}");
     }
 
     #[test]
