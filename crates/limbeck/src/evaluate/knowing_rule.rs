@@ -265,8 +265,8 @@ mod tests {
     fn a_radius_below_a_grey_level_is_refused() {
         let check = |eps| KnowingRuleConfig { eps: vec![eps], ..KnowingRuleConfig::default() }.check("rule");
         // Written as people write it: 1/255 with four digits that count.
-        assert!([1.0 / 255.0, 0.00393, 1.0].into_iter().all(|eps| check(eps).is_ok()));
-        for eps in [0.0, 0.0039, 1.01, f64::NAN] {
+        assert!([1.0 / 255.0, 0.0039, 1.0].into_iter().all(|eps| check(eps).is_ok()));
+        for eps in [0.0, 0.0038, 1.01, f64::NAN] {
             let error = check(eps).expect_err("refused").to_string();
             assert!(error.contains("rule.eps") && error.contains("1/255"), "{error}");
         }
