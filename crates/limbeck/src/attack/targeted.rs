@@ -159,7 +159,7 @@ mod tests {
     use crate::attack::{AttackConfig, AttackKind, Fgsm, Norm, TABLE, TargetedIFgsm, craft};
     use crate::network::Architecture;
     use crate::tensors::{argmax, values};
-    use crate::testing::{tiny_spec, uniform, untrained};
+    use crate::testing::{LinearModel, tiny_spec, uniform, untrained};
 
     const CLASSES: usize = 5;
 
@@ -204,10 +204,38 @@ mod tests {
                         "{name}: an image of the target class is left as it is"
                     );
                 }
-                // A single step so long may miss on one image.
+                // A single step so long may miss on one image; what Carlini and Wagner's cannot bring to its target it leaves alone.
                 let gained: f64 = after.iter().zip(&before).map(|(after, before)| after - before).sum();
-                assert!(gained > 0.0, "{name}: {before:?} to {after:?}");
+                let is_nearer = gained > 0.0 || (gained == 0.0 && family.kind == AttackKind::CarliniWagner);
+                assert!(is_nearer, "{name}: {before:?} to {after:?}");
                 assert_eq!(values(run()).expect("values"), values(attacked).expect("values"), "{name}");
+            }
+        }
+    }
+
+    /// Of two classes, to leave one is to reach the other.
+    #[test]
+    fn between_two_classes_every_family_does_what_it_does_without_a_target() {
+        let model = LinearModel(uniform([1, 3, 8, 8], -1.0, 1.0, 5));
+        let images = uniform([3, 3, 8, 8], 0.3, 0.7, 6);
+        for family in TABLE.iter().filter(|family| family.rest.is_some()) {
+            for &norm in family.norms {
+                let eps = if norm == Norm::Linf { 0.05 } else { 2.0 };
+                let plain = AttackConfig {
+                    kind: family.kind,
+                    eps,
+                    norm,
+                    steps: 20,
+                    queries: 100,
+                    ..AttackConfig::default()
+                };
+                let [plain, led] = [plain, to(Target::Class(1), plain)].map(|config| {
+                    let images = images.clone();
+                    let attacked = craft(&*config.build(), &model, config.threat(), images, &[0; 3]);
+                    values(attacked.expect("it runs")).expect("values")
+                });
+                assert!(plain == led, "{}", family.name);
+                assert!(plain != values(images.clone()).expect("values"), "{} does nothing", family.name);
             }
         }
     }
