@@ -133,7 +133,9 @@ fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
         let mut config = RunConfig::resolve_within(Preset::Audit, Some(&file), *budget, &settings.set)?;
         if pipeline::is_as_is(target)? {
             if *ablation {
-                return Err(usage("--ablation compares the filters of an audit; this run had none").into());
+                return Err(
+                    usage("--ablation compares the filters of an audit: this run had no audit").into()
+                );
             }
             let found = in_run(target, config, session, |run| run.evaluate_as_it_is())?;
             return print(&match session.json {

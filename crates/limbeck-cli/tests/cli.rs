@@ -345,6 +345,40 @@ fn a_run_is_measured_on_its_own_set_and_a_model_on_one_that_is_named() {
 }
 
 #[test]
+fn students_of_a_set_as_it_is_are_measured_with_their_null_rule_and_summed_up() {
+    let workshop = Workshop::new();
+    let tiny = [
+        "data.limit_per_class=9",
+        "data.image_size={width=16,height=16}",
+        "classifier.network.width=4",
+        "classifier.network.hidden=16",
+        "classifier.train.epochs=1",
+        "abstention.passes=4",
+        "evaluate.attacked_images=8",
+        "evaluate.attacks=[{kind=\"fgsm\",eps=0.0314,target=\"random\"}]",
+        "evaluate.curve.eps=[0.0,1.0]",
+        "evaluate.checklist.enabled=false",
+        "evaluate.knowing_rule.eps=[]",
+        "evaluate.held_out.honest=[]",
+    ];
+    let tiny: Vec<&str> = tiny.iter().flat_map(|set| ["--set", set]).collect();
+    for seed in ["1", "2"] {
+        let typed = ["distil", "sample", "--as-is", "--out", seed, "--seed", seed, "--quiet"];
+        workshop.limbeck(&[&typed[..], &tiny].concat()).succeeds();
+        let said = workshop.limbeck(&["evaluate", seed, "--quiet"]).succeeds();
+        let words =
+            ["teacher", "to a random class: answered with it", "10 steps on student", "null an error"];
+        for word in words.into_iter().chain(["right alone", "student's answers to"]) {
+            assert!(said.contains(word), "no {word:?} in: {said}");
+        }
+    }
+    let said = workshop.limbeck(&["seeds", "1", "2"]).succeeds();
+    assert!(said.contains("null answer") && said.contains("student: clean"), "{said}");
+    workshop.limbeck(&["evaluate", "1", "--ablation"]).is_refused(2, &["--ablation", "no audit"]);
+    workshop.limbeck(&["report", "1"]).is_refused(1, &["--as-is", "limbeck evaluate"]);
+}
+
+#[test]
 fn nothing_that_is_there_is_written_over() {
     let workshop = Workshop::new();
     workshop.set(&["cat", "dog"]);

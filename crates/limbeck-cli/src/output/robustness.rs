@@ -29,7 +29,9 @@ pub(crate) fn model_evaluation(found: &ModelEvaluation) -> String {
 /// All figures of a run without an audit.
 pub(crate) fn student_evaluation(found: &StudentEvaluation) -> String {
     let robustness = &found.robustness;
-    let curves = robustness.curves.iter().map(curve);
+    let of_model =
+        |row: &EpsCurve| EpsCurve { attack: format!("{} on {}", row.attack, row.model), ..row.clone() };
+    let curves = robustness.curves.iter().map(|row| curve(&of_model(row)));
     let parts = found
         .models
         .iter()
