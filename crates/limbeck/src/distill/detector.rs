@@ -21,7 +21,7 @@ const LEVELS: f64 = 255.0;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DetectorLimits {
-    /// Largest log-odds of the detection head ([`DetectionHead`]); `None` where the trusted images were too few to promise `target_null_rate`, or the head was not taught.
+    /// Largest log-odds of the detection head ([`DetectionHead`](crate::network::DetectionHead)); `None` where the trusted images were too few to promise `target_null_rate`, or the head was not taught.
     pub log_odds: Option<f64>,
     /// Largest logarithm of the reconstruction error ([`ReconstructionError`]); `None` likewise.
     pub log_error: Option<f64>,

@@ -218,8 +218,7 @@ mod tests {
             distil(&rows, &spec(scale.clone()), &config, school, Seed::new(7))
         };
         let found = |adversarial| of(VectorMethod::Defensive, adversarial).expect("it trains");
-        let [plain, student] =
-            [AdversarialNetworks::None, AdversarialNetworks::Student].map(|networks| found(networks));
+        let [plain, student] = [AdversarialNetworks::None, AdversarialNetworks::Student].map(found);
         assert!(outputs(&plain.student) != outputs(&student.student));
         assert_eq!(student.student.spec().temperature, 1.0);
         let error = of(VectorMethod::Ltd, AdversarialNetworks::None).err().expect("refused").to_string();
