@@ -11,7 +11,7 @@ use crate::artefact::{read_json, write_json};
 use crate::distill::{Abstaining, NullRule};
 use crate::error::Result;
 use crate::evaluate::results::StudentEvaluation;
-use crate::evaluate::{Subject, Trials, abstention, attack_set, examine, robustness};
+use crate::evaluate::{Subject, abstention, attack_set, examine, robustness};
 use crate::network::TrainedClassifier;
 
 /// What the images are that a run without an audit learns from, for reports.
@@ -71,13 +71,7 @@ impl Run<'_> {
         let Taught { teacher, student, null_rule } = taught;
         let (config, distill, progress) = (&self.config.evaluate, &self.config.distill, self.progress);
         let attacked = attack_set(&sets.test, config.attacked_images, self.seed("evaluate"));
-        let trials = Trials {
-            test: &sets.test,
-            attacked: &attacked,
-            attacks: &config.attacks,
-            curve: &config.curve,
-            checklist: &config.checklist,
-        };
+        let trials = config.trials(&sets.test, &attacked);
         let abstaining =
             Abstaining { student: &student.value.network, rule: &null_rule.value, autoencoder: None };
         let (for_teacher, for_student) =

@@ -15,7 +15,7 @@ use crate::dataset::{Dataset, ImageSize, SourceOptions, SplitConfig};
 use crate::distill::{AbstentionConfig, DistillConfig, Method, Uncertainty};
 use crate::error::{Error, Result};
 use crate::evaluate::{
-    AuditPageConfig, ChecklistConfig, CurveConfig, HeldOutConfig, KnowingRuleConfig, ShieldConfig,
+    AuditPageConfig, ChecklistConfig, CurveConfig, HeldOutConfig, KnowingRuleConfig, ShieldConfig, Trials,
 };
 use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Normalisation, Views};
 use crate::poison::PoisonConfig;
@@ -205,6 +205,14 @@ pub struct EvaluateConfig {
     pub ablation: bool,
     /// Rows of example images of the audited set in the report; of attacked test images as many, but eight at most.
     pub examples: usize,
+}
+
+impl EvaluateConfig {
+    /// What a model is put to: `test` for what it makes of clean images, `attacked` to be attacked.
+    pub(super) fn trials<'a>(&'a self, test: &'a Dataset, attacked: &'a Dataset) -> Trials<'a> {
+        let Self { attacks, curve, checklist, .. } = self;
+        Trials { test, attacked, attacks, curve, checklist }
+    }
 }
 
 impl RunConfig {

@@ -16,7 +16,7 @@ use crate::evaluate::results::{
     PoisonSummary, Rate,
 };
 use crate::evaluate::{
-    AttackedSet, Examined, ExampleDraw, Mapped, Subject, Trials, Truth, abstention, accuracy, attack_set,
+    AttackedSet, Examined, ExampleDraw, Mapped, Subject, Truth, abstention, accuracy, attack_set,
     backdoor_success, class_rows, detection, examine, held_out, localisation, random_overlap, restoration,
     robustness, shield, statements, suspicion_points, triptychs, verdict_counts,
 };
@@ -92,13 +92,7 @@ impl Run<'_> {
             rule: &null_rule.value,
             autoencoder: Some(&dae.value.network),
         };
-        let trials = Trials {
-            test: &sets.test,
-            attacked: &attacked_test,
-            attacks: &config.attacks,
-            curve: &config.curve,
-            checklist: &config.checklist,
-        };
+        let trials = config.trials(&sets.test, &attacked_test);
         let draw = ExampleDraw { count: config.examples.min(ATTACKED_EXAMPLES), seed: self.seed("evaluate") };
         let (mut examined, mut curves, mut on_undefended) = (Vec::<Examined>::new(), Vec::new(), None);
         for (name, trained_on, classifier, epochs) in entries {

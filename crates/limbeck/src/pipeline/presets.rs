@@ -112,6 +112,15 @@ const LIGHT: Augmentation =
     Augmentation { shift: 0.0, rotation: 0.0, scale: 0.0, brightness: 0.2, exposure: 0.0, erased: 0 };
 
 fn gtsrb() -> RunConfig {
+    let mut config = common();
+    // Test images are other drives than the calibration images, and null several times as often as these. A promise of so few takes 199 calibration images, which small
+    // sets have not.
+    config.abstention.null_rate = 0.005;
+    config
+}
+
+/// What the presets differ from.
+fn common() -> RunConfig {
     RunConfig {
         seed: 1,
         data: DataConfig {
@@ -168,8 +177,7 @@ fn gtsrb() -> RunConfig {
         },
         audit: AuditPageConfig::default(),
         distill: DistillConfig::default(),
-        // Test images are other drives than the calibration images, and null several times as often as these.
-        abstention: AbstentionConfig { null_rate: 0.005, ..AbstentionConfig::default() },
+        abstention: AbstentionConfig::default(),
         evaluate: EvaluateConfig {
             attacks: attacks(),
             attacked_images: 2000,
@@ -191,10 +199,8 @@ fn gtsrb() -> RunConfig {
 }
 
 fn audit() -> RunConfig {
-    let mut config = gtsrb();
+    let mut config = common();
     config.poison.plan.fraction = 0.0;
-    // Half as many would need twice the calibration images, 199, for a promise to be possible.
-    config.abstention = AbstentionConfig::default();
     config
 }
 
@@ -241,7 +247,7 @@ fn robust() -> RunConfig {
 }
 
 fn sample() -> RunConfig {
-    let mut config = gtsrb();
+    let mut config = common();
     config.poison.plan.attack.eps = EPS_8;
     // A residual network learns too little from so few images to attack well: another width and seed than the defender's.
     config.poison.surrogate =
@@ -262,7 +268,6 @@ fn sample() -> RunConfig {
     config.dae.train = TrainConfig::one_cycle(20, 16, 0.004);
     config.dae.least_steps = 0;
     config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
-    config.abstention = AbstentionConfig::default();
     config.evaluate.attacked_images = 256;
     config.evaluate.curve.images = 64;
     config.evaluate.checklist =
@@ -276,7 +281,7 @@ fn sample() -> RunConfig {
 }
 
 fn authors() -> RunConfig {
-    let mut config = gtsrb();
+    let mut config = common();
     config.classifier.train = TrainConfig {
         schedule: Schedule::Constant,
         ..classifier_training(30, 64, 0.001, Augmentation::default())
@@ -299,7 +304,6 @@ fn authors() -> RunConfig {
         least_steps: 0,
     };
     config.purify.rule = Rule::Percentile { percentile: 95.0, margin: 0.0 };
-    config.abstention = AbstentionConfig::default();
     // Their code has the reconstruction error alone.
     config.purify.score = ScoreKind::Mse;
     config.purify.class_fdr = 0.0;
