@@ -169,7 +169,10 @@ fn evaluate(arguments: &EvaluateArguments) -> anyhow::Result<()> {
 fn report(arguments: &ReportArguments) -> anyhow::Result<()> {
     let ReportArguments { run, session } = arguments;
     let config = RunConfig::resolve(Preset::Audit, Some(&config_of(run)?), &[])?;
-    in_run(run, config, session, |run| run.execute(Goal::Report))?;
+    in_run(run, config, session, |open| match pipeline::is_as_is(run)? {
+        true => open.report_as_it_is().map(drop),
+        false => open.execute(Goal::Report).map(drop),
+    })?;
     let page = run.join("report.html");
     print(&match session.json {
         true => output::json(&json!({ "report": page }))?,

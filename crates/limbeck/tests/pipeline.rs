@@ -89,6 +89,29 @@ impl Progress for StopsAfter {
     }
 }
 
+/// Stops at the first safe point of the task of this name, and notes which tasks told how far they are.
+#[derive(Default)]
+struct StopsAt {
+    name: &'static str,
+    at_hand: std::sync::Mutex<String>,
+    advanced: std::sync::Mutex<BTreeSet<String>>,
+}
+
+impl Progress for StopsAt {
+    fn task(&self, name: &str, _: &'static str) {
+        name.clone_into(&mut self.at_hand.lock().expect("not poisoned"));
+    }
+
+    fn advance(&self, _: u64, _: u64) {
+        let at_hand = self.at_hand.lock().expect("not poisoned").clone();
+        self.advanced.lock().expect("not poisoned").insert(at_hand);
+    }
+
+    fn cancelled(&self) -> bool {
+        *self.at_hand.lock().expect("not poisoned") == self.name
+    }
+}
+
 /// Notes which stages ran.
 #[derive(Default)]
 struct Stages(std::sync::Mutex<Vec<(String, StageEvent)>>);
@@ -194,7 +217,18 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
             Err(error) => panic!("{error}"),
         }
     }
-    run(&stopped, &Silent).expect("it goes on");
+    // An evaluation that was stopped attacks no image twice.
+    let [first, second] = [1, 2].map(|number| {
+        format!("attack {number} of 4 on teacher, {}", ["fgsm eps 0.01", "i-fgsm eps 0.01"][number - 1])
+    });
+    let at_second = StopsAt { name: String::leak(second.clone()), ..StopsAt::default() };
+    assert!(matches!(run(&stopped, &at_second), Err(Error::Interrupted)));
+    let attacked = |progress: StopsAt| progress.advanced.into_inner().expect("not poisoned");
+    assert!(attacked(at_second).contains(&first));
+    let to_the_end = StopsAt::default();
+    run(&stopped, &to_the_end).expect("it goes on");
+    let attacked = attacked(to_the_end);
+    assert!(attacked.contains(&second) && !attacked.contains(&first), "{attacked:?}");
     let (a, b) = (files(&straight), files(&stopped));
     assert!(a.keys().eq(b.keys()), "{:?} and {:?}", a.keys(), b.keys());
     for (name, bytes) in &a {

@@ -10,10 +10,11 @@ use std::collections::HashSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attacked_set::AttackedSet;
 use super::eps_curve::Sweep;
 use super::mcnemar::{disagreements, mcnemar};
 use super::results::{Check, Outcome, Rate};
-use super::robustness::{AttackedSet, evenly_spaced, right_under};
+use super::robustness::{evenly_spaced, right_under};
 use super::worst_case::{Attempt, Origin, threat_label, threats};
 use crate::attack::{AttackConfig, AttackKind, Target, ThreatModel, input_gradient, margin_gradient};
 use crate::dataset::Dataset;

@@ -6,8 +6,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attacked_set::AttackedSet;
 use super::results::{EpsCurve, EpsPoint, Rate};
-use super::robustness::{AttackedSet, evenly_spaced, read, right_under};
+use super::robustness::{evenly_spaced, read, right_under};
 use crate::attack::{AttackConfig, AttackKind};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};

@@ -2,7 +2,9 @@
 //!
 //! A run examines each of its models, and `limbeck evaluate` a model of its own, by the same functions.
 
+use super::attack_checkpoint::AttackCheckpoints;
 use super::attacked_examples::{ExampleDraw, KeptImages};
+use super::attacked_set::AttackedSet;
 use super::calibration::calibration;
 use super::checklist::{
     Checked, ChecklistConfig, checks_of_attempts, checks_of_sweep, needs_more_classes, probes,
@@ -13,7 +15,7 @@ use super::results::{
     AttackedExample, AttackedRate, Calibration, Check, Comparison, EpsCurve, ModelRow, Outcome, Rate,
     Robustness, Transferred, WorstCase,
 };
-use super::robustness::{AttackedSet, Reading, outcome_under, read};
+use super::robustness::{Reading, outcome_under, read};
 use super::worst_case::{Attempt, Origin, Outcomes, right_in_worst_case, threat_label, threats, worst_case};
 use crate::attack::{AttackConfig, ThreatModel};
 use crate::dataset::Dataset;
@@ -35,6 +37,8 @@ pub struct Trials<'a> {
     pub curve: &'a CurveConfig,
     /// Attacks for checks of the deployed model.
     pub checklist: &'a ChecklistConfig,
+    /// What an evaluation that was stopped has attacked already.
+    pub checkpoints: &'a AttackCheckpoints,
 }
 
 /// Images attacked on one model, to be shown to it and to another.
@@ -62,14 +66,16 @@ impl Source {
         trials: Trials<'_>,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let possible = trials.attacks.iter().filter(|attack| attack.least_classes() <= classes);
-        let sets = possible
-            .map(|attack| {
-                progress.task(&format!("{} on {name}", attack.label()), "images");
-                let set = AttackedSet::craft(attacked, attack, trials.attacked, progress)?;
-                Ok((*attack, set))
-            })
-            .collect::<Result<_>>()?;
+        let possible: Vec<&AttackConfig> =
+            trials.attacks.iter().filter(|attack| attack.least_classes() <= classes).collect();
+        let craft = |(index, attack): (usize, &&AttackConfig)| {
+            let (label, number, count) = (attack.label(), index + 1, possible.len());
+            progress.task(&format!("attack {number} of {count} on {name}, {label}"), "images");
+            let checkpoint = trials.checkpoints.of(name, attack);
+            let set = AttackedSet::craft_from(&checkpoint, attacked, attack, trials.attacked, progress)?;
+            Ok((**attack, set))
+        };
+        let sets = possible.iter().enumerate().map(craft).collect::<Result<_>>()?;
         Ok(Self { name: name.to_owned(), sets })
     }
 
@@ -327,6 +333,7 @@ mod tests {
             attacks: &attacks,
             curve: &CURVE,
             checklist: &checklist,
+            checkpoints: &AttackCheckpoints::none(),
         };
         let (undefended, student) = (classifier(4, 1), classifier(4, 2));
         let (first, source) =
@@ -363,8 +370,14 @@ mod tests {
         let set = blocks(12, 4, 2);
         let attacks = [AttackConfig::linf(AttackKind::Fgsm, 0.05), AttackConfig::l2(AttackKind::Fgsm, 0.5)];
         let checklist = checklist();
-        let trials =
-            Trials { test: &set, attacked: &set, attacks: &attacks, curve: &CURVE, checklist: &checklist };
+        let trials = Trials {
+            test: &set,
+            attacked: &set,
+            attacks: &attacks,
+            curve: &CURVE,
+            checklist: &checklist,
+            checkpoints: &AttackCheckpoints::none(),
+        };
         let student = classifier(4, 2);
         let labels = SoftLabels::compute(&student, &set, &Silent).expect("computed");
         let config = AbstentionConfig { passes: 4, null_rate: 0.3, ..AbstentionConfig::default() };
@@ -419,8 +432,14 @@ mod tests {
         let attacks =
             [AttackConfig::linf(AttackKind::Fgsm, 0.05), AttackConfig::linf(AttackKind::AutoAttack, 0.05)];
         let checklist = checklist();
-        let trials =
-            Trials { test: &set, attacked: &set, attacks: &attacks, curve: &CURVE, checklist: &checklist };
+        let trials = Trials {
+            test: &set,
+            attacked: &set,
+            attacks: &attacks,
+            curve: &CURVE,
+            checklist: &checklist,
+            checkpoints: &AttackCheckpoints::none(),
+        };
         let (found, _) =
             examine(&subject("model", &classifier(2, 1), None), trials, &Silent).expect("examined");
         let row = found.checks.last().expect("a row");
@@ -433,8 +452,14 @@ mod tests {
     fn without_images_or_attacks_every_figure_is_empty() {
         let none = blocks(4, 4, 1).subset(&[]);
         let checklist = checklist();
-        let trials =
-            Trials { test: &none, attacked: &none, attacks: &[], curve: &CURVE, checklist: &checklist };
+        let trials = Trials {
+            test: &none,
+            attacked: &none,
+            attacks: &[],
+            curve: &CURVE,
+            checklist: &checklist,
+            checkpoints: &AttackCheckpoints::none(),
+        };
         let (found, _) =
             examine(&subject("model", &classifier(4, 1), None), trials, &Silent).expect("examined");
         let found = robustness(&[found]).expect("nothing to refuse");

@@ -35,7 +35,7 @@ pub struct HeldOutConfig {
 }
 
 impl Default for HeldOutConfig {
-    /// FGSM and I-FGSM (10 steps of a quarter of eps) at 1, 2, 4 and 8 grey levels; attacks that no detector is trained with at 4 grey levels or an L2 norm of 0.5; damage of each kind, two of which no detector is trained with. Whoever knows the detector has 4 and 8 grey levels and 200 steps from half of eps down on 256 images.
+    /// FGSM and I-FGSM (10 steps of a quarter of eps) at 1, 2, 4 and 8 grey levels; Square of 500 queries at 4; attacks that no detector is trained with at 4 grey levels or an L2 norm of 0.5; damage of each kind, two of which no detector is trained with. Whoever knows the detector has 4 and 8 grey levels and 200 steps from half of eps down on 256 images.
     fn default() -> Self {
         use HonestDamage::{Blur, Brightness, Contrast, Gamma, Jpeg, Noise, Resample};
         let attack =
@@ -63,6 +63,7 @@ impl Default for HeldOutConfig {
             attacks: [AttackKind::Fgsm, AttackKind::IFgsm]
                 .into_iter()
                 .flat_map(|kind| eps.map(|eps| attack(kind, eps)))
+                .chain([AttackConfig { queries: 500, ..AttackConfig::linf(AttackKind::Square, 0.0157) }])
                 .chain(unlike_training)
                 .collect(),
             knowing: [0.0157, 0.0314]

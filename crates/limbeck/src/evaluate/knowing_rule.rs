@@ -4,8 +4,9 @@ use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attacked_set::ATTACK_BATCH;
 use super::results::AbstentionRow;
-use super::robustness::{ATTACK_BATCH, attack_set, outcome_row};
+use super::robustness::{attack_set, outcome_row};
 use crate::attack::{
     Aim, Attack, AttackConfig, AttackKind, Evasive, Guard, GuardScore, Payload, TargetedIFgsm, ThreatModel,
     replace, select,

@@ -4,7 +4,9 @@
 //! that they are counted for, with gradients at z/T for a model that was trained at temperature T.
 
 mod anomaly_map;
+mod attack_checkpoint;
 mod attacked_examples;
+mod attacked_set;
 mod calibration;
 mod chance;
 mod checklist;
@@ -28,7 +30,9 @@ mod shield;
 mod statements;
 mod worst_case;
 
+pub use attack_checkpoint::AttackCheckpoints;
 pub use attacked_examples::ExampleDraw;
+pub use attacked_set::AttackedSet;
 pub use calibration::calibration;
 pub use chance::Chance;
 pub use checklist::{Checked, ChecklistConfig, checks_of_attempts, checks_of_sweep, probes};
@@ -42,9 +46,7 @@ pub use knowing_rule::{KnowingRuleConfig, knowing_rule};
 pub use localisation::{Mapped, localisation, random_overlap};
 pub use mcnemar::compare;
 pub use restoration::restoration;
-pub use robustness::{
-    AttackedSet, Reading, abstention, accuracy, attack_set, backdoor_success, read, right_under,
-};
+pub use robustness::{Reading, abstention, accuracy, attack_set, backdoor_success, read, right_under};
 pub use seeds::{Scale, SeedFigure, SeedRun, SeedSummary, over_seeds};
 pub use shield::{ShieldConfig, shield};
 pub use statements::statements;

@@ -1,8 +1,8 @@
 //! What the denoising autoencoder does to clean and to attacked test images.
 
+use super::attacked_set::AttackedSet;
 use super::image_quality::{WINDOW, mse, psnr, ssim};
 use super::results::{DaeEpoch, DaeSummary};
-use super::robustness::AttackedSet;
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::network::{AutoencoderKind, TrainedAutoencoder};

@@ -89,20 +89,50 @@ pub struct Evaluation {
 pub struct StudentEvaluation {
     /// Version of limbeck that wrote it.
     pub limbeck_version: String,
+    /// Hash of the resolved config.
+    pub config_hash: String,
     /// Revision of the stages: figures of different ones mean different things.
     pub revision: u32,
     /// The resolved config, as TOML.
     pub config_toml: String,
     /// Seed of the run.
     pub seed: u64,
+    /// What was read.
+    pub dataset: TaughtSet,
+    /// Name of the method of distillation.
+    pub distillation: String,
     /// Accuracy of teacher and student, clean and attacked.
     pub models: Vec<ModelRow>,
     /// What is left of them under attack: worst cases, curves, comparisons.
     pub robustness: Robustness,
     /// The null output of the student.
     pub abstention: AbstentionSummary,
+    /// Learning curves of both.
+    pub classifier_curves: Vec<ClassifierCurve>,
+    /// Test images beside what attacks on the student made of them; empty without attacks, or where none were asked for.
+    pub attacked_examples: Vec<AttackedExample>,
     /// Self-checks of the evaluation (gradient masking and the like).
     pub checks: Vec<Check>,
+}
+
+/// The image set of a run without an audit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaughtSet {
+    /// "embedded GTSRB sample" or the file name of the source.
+    pub name: String,
+    /// Class names by class index.
+    pub classes: Vec<String>,
+    /// Images that teacher and student learnt from.
+    pub train_images: u64,
+    /// Images that they did not learn from: a third chose epochs and the others calibrated the null rule.
+    pub held_out_images: u64,
+    /// Images that nothing was fitted on.
+    pub test_images: u64,
+    /// Width and height that the networks see, in pixels.
+    pub image_size: [u32; 2],
+    /// Hash over all sample ids.
+    pub content_hash: String,
 }
 
 /// The image set.

@@ -1,15 +1,13 @@
 //! Accuracy of a model on clean and attacked test images, with and without the null output.
 
-use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 use rand::seq::index::sample;
 
+use super::attacked_set::AttackedSet;
 use super::knowing_rule::{KnowingRuleConfig, knowing_rule};
 use super::results::{AbstentionRow, AbstentionSummary, Rate, UncertaintyRow};
 use super::risk_coverage::risk_coverage;
 use super::worst_case::Attempt;
-use crate::attack::{AttackConfig, Batches, ThreatModel, craft};
-use crate::craft::stored_within;
 use crate::damage::HonestDamage;
 use crate::dataset::Dataset;
 use crate::distill::{Abstaining, Answer, NullCalibration, UNCERTAINTIES, Uncertainty};
@@ -22,12 +20,6 @@ use crate::train::INFERENCE_BATCH;
 
 /// Points of a curve in the results.
 pub(super) const CURVE_POINTS: usize = 200;
-
-/// Images attacked at once: few, so that a costly attack soon says how long it takes, and stops when it is told to.
-pub(super) const ATTACK_BATCH: usize = 32;
-
-/// Images of which an attack that learns from many is shown the mean at once.
-const FIT_BATCH: usize = 128;
 
 /// Share of images that the model reads as their label.
 pub fn accuracy(model: &dyn Model, set: &Dataset, progress: &dyn Progress) -> Result<Rate> {
@@ -100,65 +92,6 @@ pub(super) fn evenly_spaced(set: &Dataset, count: usize) -> Dataset {
     set.subset(&(0..count).map(|image| image * set.len() / count).collect::<Vec<_>>())
 }
 
-/// Attacked images as the attack left them, in batches of float pixels.
-pub struct AttackedSet {
-    batches: Vec<(Tensor<4>, Vec<u32>)>,
-    /// Of a targeted attack, the class that each image was led to.
-    targets: Option<Vec<u32>>,
-}
-
-impl AttackedSet {
-    /// Attacks every image of `set` on `model`; what an attack learns from many images, it learns from these.
-    ///
-    /// A classifier that was trained at a temperature is attacked as [`Tempered`](crate::network::Tempered).
-    pub fn craft(
-        model: &dyn Model,
-        attack: &AttackConfig,
-        set: &Dataset,
-        progress: &dyn Progress,
-    ) -> Result<Self> {
-        let (config, built, threat, device) = (attack, attack.build(), attack.threat(), model.device());
-        let indices: Vec<usize> = (0..set.len()).collect();
-        let read = |chunk: &[usize]| {
-            progress.check()?;
-            Ok((set.batch(chunk, &device)?, set.labels(chunk)))
-        };
-        let large: Vec<&[usize]> = indices.chunks(FIT_BATCH).collect();
-        let batches = Batches { count: large.len(), read: &|batch| read(large[batch]) };
-        let fitted = built.fit(model, threat, &batches)?;
-        let attack = fitted.as_deref().unwrap_or(&*built);
-        let (mut batches, mut targets, mut done) = (Vec::new(), None::<Vec<u32>>, 0);
-        for chunk in indices.chunks(ATTACK_BATCH) {
-            progress.advance(done, set.len() as u64);
-            let (images, classes) = read(chunk)?;
-            if let Some(sought) = config.target_classes(model, &images, &classes)? {
-                targets.get_or_insert_default().extend(sought);
-            }
-            batches.push((craft(attack, model, threat, images, &classes)?, classes));
-            done += chunk.len() as u64;
-        }
-        Ok(Self { batches, targets })
-    }
-
-    /// The same in 8 bits within `threat`, as a deployed student is shown them; `set` holds the images that were attacked.
-    ///
-    /// # Errors
-    /// Whatever hinders `set` from being read.
-    pub fn stored(&self, set: &Dataset, threat: ThreatModel) -> Result<Dataset> {
-        let mut pixels = Vec::with_capacity(set.len());
-        for (images, labels) in self.batches() {
-            let indices: Vec<usize> = (pixels.len()..pixels.len() + labels.len()).collect();
-            pixels.extend(stored_within(set, &indices, images, threat)?);
-        }
-        set.with_pixels(pixels.into_iter().enumerate())
-    }
-
-    /// Batches of images `[batch, 3, h, w]` with their labels.
-    pub fn batches(&self) -> impl Iterator<Item = (Tensor<4>, &[u32])> {
-        self.batches.iter().map(|(images, labels)| (images.clone(), labels.as_slice()))
-    }
-}
-
 /// Which attacked images the model still reads as their label.
 pub fn right_under(model: &dyn Model, attacked: &AttackedSet) -> Result<Vec<bool>> {
     outcome_under(model, attacked).map(|(right, _)| right)
@@ -171,7 +104,7 @@ pub(super) fn outcome_under(model: &dyn Model, attacked: &AttackedSet) -> Result
         answers.extend(argmax(model.logits(images))?);
         labels.extend_from_slice(of_batch);
     }
-    let reached = attacked.targets.as_ref().map(|targets| {
+    let reached = attacked.targets().map(|targets| {
         let led = targets.iter().zip(&labels).zip(&answers).filter(|((target, label), _)| target != label);
         Rate::of(led.map(|((target, _), answer)| answer == target))
     });

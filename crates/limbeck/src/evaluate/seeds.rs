@@ -373,20 +373,8 @@ mod tests {
 
     /// What a run of this seed without an audit says of the same models.
     fn as_is(seed: u64, right: u64) -> SeedRun {
-        let Evaluation {
-            limbeck_version, revision, config_toml, models, robustness, abstention, checks, ..
-        } = run(seed, right);
-        let run = StudentEvaluation {
-            limbeck_version,
-            revision,
-            config_toml,
-            seed,
-            models,
-            robustness,
-            abstention,
-            checks,
-        };
-        SeedRun::from(&run)
+        let Evaluation { config_toml, models, .. } = run(seed, right);
+        SeedRun::from(&StudentEvaluation { seed, config_toml, models, ..sample::student_evaluation() })
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attacked_set::AttackedSet;
 use super::results::{Rate, ShieldRow, ShieldSummary};
-use super::robustness::{AttackedSet, accuracy, attack_set, right_under};
+use super::robustness::{accuracy, attack_set, right_under};
 use crate::attack::AttackConfig;
 use crate::dataset::Dataset;
 use crate::distill::AtTemperature;

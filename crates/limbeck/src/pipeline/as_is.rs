@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use super::audit::Purified;
+use super::evaluation::{classifier_curve, example_draw};
 use super::manifest::{Kind, Manifest};
 use super::run::{REVISION, Run};
 use super::sets::Sets;
-use super::stages::{Made, Trained};
+use super::stages::{Made, Trained, attack_checkpoints};
 use crate::artefact::{read_json, write_json};
 use crate::distill::{Abstaining, NullRule};
 use crate::error::Result;
-use crate::evaluate::results::StudentEvaluation;
-use crate::evaluate::{Subject, abstention, attack_set, examine, robustness};
+use crate::evaluate::results::{StudentEvaluation, TaughtSet};
+use crate::evaluate::{AttackCheckpoints, Subject, abstention, attack_set, examine, robustness};
 use crate::network::TrainedClassifier;
 
 /// What the images are that a run without an audit learns from, for reports.
@@ -25,8 +26,9 @@ pub fn is_as_is(run: &Path) -> Result<bool> {
     Manifest::open(run).map(|manifest| manifest.is_as_is())
 }
 
-/// The networks of such a run, and when the student is silent.
+/// What such a run learns from, its networks, and when the student is silent.
 struct Taught {
+    from: Purified,
     teacher: Made<Trained<TrainedClassifier>>,
     student: Made<Trained<TrainedClassifier>>,
     null_rule: Made<NullRule>,
@@ -48,34 +50,57 @@ impl Run<'_> {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub fn evaluate_as_it_is(&mut self) -> Result<StudentEvaluation> {
+        self.evaluation_as_it_is().map(|evaluation| evaluation.value)
+    }
+
+    /// Measures them likewise, and writes `report.html`.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub fn report_as_it_is(&mut self) -> Result<StudentEvaluation> {
+        let Made { value, key } = self.evaluation_as_it_is()?;
+        self.page(&key, || crate::report::render_student(&value))?;
+        Ok(value)
+    }
+
+    fn evaluation_as_it_is(&mut self) -> Result<Made<StudentEvaluation>> {
         let sets = self.start(Kind::AsIs)?;
         let taught = self.taught_as_it_is(&sets)?;
         let key = self.key("evaluate", &self.config, &[&taught.null_rule.key]);
         let file = "evaluation.json";
-        self.stage("evaluate", &key, &[file], |run, _| {
-            write_json(&run.path(file), &run.measured_as_it_is(&sets, &taught)?)
+        self.stage("evaluate", &key, &[file], |run, checkpoints| {
+            let checkpoints = attack_checkpoints(checkpoints);
+            write_json(&run.path(file), &run.measured_as_it_is(&sets, &taught, &checkpoints)?)
         })?;
-        read_json(&self.path(file))
+        Ok(Made { value: read_json(&self.path(file))?, key })
     }
 
     fn taught_as_it_is(&mut self, sets: &Sets) -> Result<Taught> {
-        let unfiltered = Purified::nothing(sets)?;
-        let teacher = self.teacher(&unfiltered)?;
-        let soft_labels = self.soft_labels(&unfiltered, &teacher)?;
-        let student = self.student(&unfiltered, &teacher, &soft_labels)?;
-        let null_rule = self.null_rule(&unfiltered, &student, &soft_labels, None)?;
-        Ok(Taught { teacher, student, null_rule })
+        let from = Purified::nothing(sets)?;
+        let teacher = self.teacher(&from)?;
+        let soft_labels = self.soft_labels(&from, &teacher)?;
+        let student = self.student(&from, &teacher, &soft_labels)?;
+        let null_rule = self.null_rule(&from, &student, &soft_labels, None)?;
+        Ok(Taught { from, teacher, student, null_rule })
     }
 
-    fn measured_as_it_is(&self, sets: &Sets, taught: &Taught) -> Result<StudentEvaluation> {
-        let Taught { teacher, student, null_rule } = taught;
+    fn measured_as_it_is(
+        &self,
+        sets: &Sets,
+        taught: &Taught,
+        checkpoints: &AttackCheckpoints,
+    ) -> Result<StudentEvaluation> {
+        let Taught { from, teacher, student, null_rule } = taught;
         let (config, distill, progress) = (&self.config.evaluate, &self.config.distill, self.progress);
         let attacked = attack_set(&sets.test, config.attacked_images, self.seed("evaluate"));
-        let trials = config.trials(&sets.test, &attacked);
+        let trials = config.trials(&sets.test, &attacked, checkpoints);
         let abstaining =
             Abstaining { student: &student.value.network, rule: &null_rule.value, autoencoder: None };
         let (for_teacher, for_student) =
             (distill.teacher_trained_on(AS_IS), distill.student_trained_on(AS_IS));
+        let classifier_curves = [("teacher", teacher), ("student", student)]
+            .map(|(name, made)| classifier_curve(name, &made.value.epochs))
+            .to_vec();
         let (teacher, on_teacher) = examine(
             &Subject {
                 name: "teacher",
@@ -89,7 +114,7 @@ impl Run<'_> {
             trials,
             progress,
         )?;
-        let (student, _) = examine(
+        let (mut student, _) = examine(
             &Subject {
                 name: "student",
                 trained_on: &for_student,
@@ -97,7 +122,7 @@ impl Run<'_> {
                 abstaining: Some(abstaining),
                 transfer: Some(&on_teacher),
                 probed: true,
-                examples: None,
+                examples: Some(example_draw(config.examples, self.seed("evaluate"))),
             },
             trials,
             progress,
@@ -110,17 +135,31 @@ impl Run<'_> {
             progress,
         )?;
         null.guaranteed &= !distill.has_given_networks();
+        let attacked_examples = std::mem::take(&mut student.examples);
         let examined = [teacher, student];
         let robustness = robustness(&examined)?;
         let checks = examined.iter().flat_map(|model| model.checks.clone()).collect();
         Ok(StudentEvaluation {
             limbeck_version: crate::VERSION.to_owned(),
+            config_hash: self.config.hash(),
             revision: REVISION,
             config_toml: self.config.to_toml(),
             seed: self.config.seed,
+            dataset: TaughtSet {
+                name: sets.name.clone(),
+                classes: sets.train.classes().to_vec(),
+                train_images: from.train.len() as u64,
+                held_out_images: (from.validation.len() + from.calibration.len()) as u64,
+                test_images: sets.test.len() as u64,
+                image_size: [sets.train.size().width, sets.train.size().height],
+                content_hash: sets.content_hash().to_owned(),
+            },
+            distillation: distill.method.name().to_owned(),
             models: examined.into_iter().map(|model| model.row).collect(),
             robustness,
             abstention: null,
+            classifier_curves,
+            attacked_examples,
             checks,
         })
     }

@@ -18,7 +18,7 @@ use crate::dataset::{
 use crate::distill::{Abstaining, Answer, DetectorLimits, NullRule};
 use crate::error::{Error, Result};
 use crate::evaluate::results::{Check, ModelRow, Robustness};
-use crate::evaluate::{Source, Subject, accuracy, attack_set, examine, robustness};
+use crate::evaluate::{AttackCheckpoints, Source, Subject, accuracy, attack_set, examine, robustness};
 use crate::network::{Model, TrainedAutoencoder, TrainedClassifier};
 use crate::poison::{TruthManifest, TruthRow, poison};
 use crate::progress::Progress;
@@ -354,7 +354,9 @@ pub fn evaluate_model(
     let other = transfer.map(|other| load_fitting(other, &test, device)).transpose()?;
     let evaluate = &config.evaluate;
     let attacked = attack_set(&test, evaluate.attacked_images, Seed::new(config.seed).child("evaluate"));
-    let trials = evaluate.trials(&test, &attacked);
+    // There is no place of its own to keep them in.
+    let checkpoints = AttackCheckpoints::none();
+    let trials = evaluate.trials(&test, &attacked, &checkpoints);
     let name = file_name(model);
     let source = |(other, path): (&TrainedClassifier, &Path)| {
         // Both may have one file name, in two folders.

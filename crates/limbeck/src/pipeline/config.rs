@@ -15,7 +15,8 @@ use crate::dataset::{Dataset, ImageSize, SourceOptions, SplitConfig};
 use crate::distill::{AbstentionConfig, DistillConfig, Method, Uncertainty};
 use crate::error::{Error, Result};
 use crate::evaluate::{
-    AuditPageConfig, ChecklistConfig, CurveConfig, HeldOutConfig, KnowingRuleConfig, ShieldConfig, Trials,
+    AttackCheckpoints, AuditPageConfig, ChecklistConfig, CurveConfig, HeldOutConfig, KnowingRuleConfig,
+    ShieldConfig, Trials,
 };
 use crate::network::{Architecture, AutoencoderKind, AutoencoderSpec, ClassifierSpec, Normalisation, Views};
 use crate::poison::PoisonConfig;
@@ -209,9 +210,14 @@ pub struct EvaluateConfig {
 
 impl EvaluateConfig {
     /// What a model is put to: `test` for what it makes of clean images, `attacked` to be attacked.
-    pub(super) fn trials<'a>(&'a self, test: &'a Dataset, attacked: &'a Dataset) -> Trials<'a> {
+    pub(super) fn trials<'a>(
+        &'a self,
+        test: &'a Dataset,
+        attacked: &'a Dataset,
+        checkpoints: &'a AttackCheckpoints,
+    ) -> Trials<'a> {
         let Self { attacks, curve, checklist, .. } = self;
-        Trials { test, attacked, attacks, curve, checklist }
+        Trials { test, attacked, attacks, curve, checklist, checkpoints }
     }
 }
 

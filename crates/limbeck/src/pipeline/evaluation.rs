@@ -5,7 +5,7 @@ use super::controls::Control;
 use super::copies::with_copies;
 use super::run::{REVISION, Run};
 use super::sets::Sets;
-use super::stages::{Made, Poison, Trained};
+use super::stages::{Made, Poison, Trained, attack_checkpoints};
 use crate::artefact::{read_json, write_atomically, write_json};
 use crate::attack::AttackConfig;
 use crate::dataset::Dataset;
@@ -16,13 +16,14 @@ use crate::evaluate::results::{
     PoisonSummary, Rate,
 };
 use crate::evaluate::{
-    AttackedSet, Examined, ExampleDraw, Mapped, Subject, Truth, abstention, accuracy, attack_set,
-    backdoor_success, class_rows, detection, examine, held_out, localisation, random_overlap, restoration,
-    robustness, shield, statements, suspicion_points, triptychs, verdict_counts,
+    AttackCheckpoints, AttackedSet, Examined, ExampleDraw, Mapped, Subject, Truth, abstention, accuracy,
+    attack_set, backdoor_success, class_rows, detection, examine, held_out, localisation, random_overlap,
+    restoration, robustness, shield, statements, suspicion_points, triptychs, verdict_counts,
 };
 use crate::network::{Tempered, TrainedClassifier};
 use crate::poison::{Copies, passing};
 use crate::purify::{ScoreKind, Scorer};
+use crate::rng::Seed;
 use crate::train::Epoch;
 
 /// What teacher and student learn from, for reports.
@@ -30,6 +31,11 @@ const PURIFIED: &str = "the purified set";
 
 /// The most attacked test images in the report: as many as are looked at one by one.
 const ATTACKED_EXAMPLES: usize = 8;
+
+/// Which of them are drawn, if so many examples are asked for.
+pub(super) fn example_draw(asked_for: usize, seed: Seed) -> ExampleDraw {
+    ExampleDraw { count: asked_for.min(ATTACKED_EXAMPLES), seed }
+}
 
 /// Every artefact that the evaluation looks at.
 pub(super) struct Finished<'a> {
@@ -51,13 +57,14 @@ impl Run<'_> {
             [&finished.null_rule.key, &finished.controls.key, &finished.poison.key].map(String::as_str);
         let key = self.key("evaluate", &self.config, &upstream);
         let file = "evaluation.json";
-        self.stage("evaluate", &key, &[file], |run, _| {
-            write_json(&run.path(file), &run.evaluate(&finished)?)
+        self.stage("evaluate", &key, &[file], |run, checkpoints| {
+            let checkpoints = attack_checkpoints(checkpoints);
+            write_json(&run.path(file), &run.evaluate(&finished, &checkpoints)?)
         })?;
         Ok(Made { value: read_json(&self.path(file))?, key })
     }
 
-    fn evaluate(&self, finished: &Finished<'_>) -> Result<Evaluation> {
+    fn evaluate(&self, finished: &Finished<'_>, checkpoints: &AttackCheckpoints) -> Result<Evaluation> {
         let Finished {
             sets, audited, poison, networks, audit, teacher, student, null_rule, controls, ..
         } = finished;
@@ -92,8 +99,8 @@ impl Run<'_> {
             rule: &null_rule.value,
             autoencoder: Some(&dae.value.network),
         };
-        let trials = config.trials(&sets.test, &attacked_test);
-        let draw = ExampleDraw { count: config.examples.min(ATTACKED_EXAMPLES), seed: self.seed("evaluate") };
+        let trials = config.trials(&sets.test, &attacked_test, checkpoints);
+        let draw = example_draw(config.examples, self.seed("evaluate"));
         let (mut examined, mut curves, mut on_undefended) = (Vec::<Examined>::new(), Vec::new(), None);
         for (name, trained_on, classifier, epochs) in entries {
             let deployed = name == "student";
@@ -112,10 +119,7 @@ impl Run<'_> {
             if name == "undefended" {
                 on_undefended = Some(attacked);
             }
-            curves.push(ClassifierCurve {
-                model: name.to_owned(),
-                epochs: epochs.iter().enumerate().map(curve_epoch).collect(),
-            });
+            curves.push(classifier_curve(name, epochs));
         }
         let models: Vec<ModelRow> = examined.iter().map(|model| model.row.clone()).collect();
         let on_student = examined.last().map_or(&[][..], |student| &student.attempts);
@@ -300,10 +304,15 @@ impl Run<'_> {
     }
 
     pub(super) fn report(&mut self, evaluation: &Made<Evaluation>) -> Result<()> {
-        let key = self.key("report", &(), &[&evaluation.key]);
+        self.page(&evaluation.key, || crate::report::render(&evaluation.value))
+    }
+
+    /// Writes the page of the evaluation that has this key.
+    pub(super) fn page(&mut self, evaluation: &str, render: impl FnOnce() -> Result<String>) -> Result<()> {
+        let key = self.key("report", &(), &[evaluation]);
         let file = "report.html";
         self.stage("report", &key, &[file], |run, _| {
-            let page = crate::report::render(&evaluation.value)?;
+            let page = render()?;
             let path = run.path(file);
             write_atomically(&path, |out| out.write_all(page.as_bytes()).map_err(Error::io("write", &path)))
         })
@@ -312,6 +321,11 @@ impl Run<'_> {
 
 fn is_poison_attack(attack: &AttackConfig, poison: &AttackConfig) -> bool {
     attack.kind == poison.kind && attack.threat() == poison.threat()
+}
+
+/// The learning curve of the classifier of this name.
+pub(super) fn classifier_curve(name: &str, epochs: &[Epoch]) -> ClassifierCurve {
+    ClassifierCurve { model: name.to_owned(), epochs: epochs.iter().enumerate().map(curve_epoch).collect() }
 }
 
 fn curve_epoch((index, epoch): (usize, &Epoch)) -> ClassifierEpoch {

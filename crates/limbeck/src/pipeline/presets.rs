@@ -153,8 +153,8 @@ fn common() -> RunConfig {
             noise: NoiseConfig::default(),
             head_weight: 2.0,
             train: TrainConfig::one_cycle(4, 32, 0.003),
-            // So many show it attacks of two grey levels, and most of one; a third as many do not (docs/detection.md).
-            least_steps: 4300,
+            // So many show it attacks of two grey levels, most of one, and Square; a third as many do not (docs/detection.md).
+            least_steps: 5800,
         },
         label_model: LabelModelConfig {
             enabled: true,

@@ -24,7 +24,7 @@ use crate::rng::Seed;
 use crate::train::Checkpoints;
 
 /// Raised with every change of what a stage computes or writes, so that runs of earlier builds are made again rather than misread.
-pub(super) const REVISION: u32 = 5;
+pub(super) const REVISION: u32 = 6;
 
 /// How far a run goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,10 +13,12 @@ use super::sets::Sets;
 use crate::artefact::{read_json, write_json};
 use crate::dataset::Dataset;
 use crate::error::Result;
+use crate::evaluate::AttackCheckpoints;
 use crate::network::{ClassifierSpec, TrainedClassifier, Views};
 use crate::poison::{PoisonedSet, TruthManifest, poison};
 use crate::train::{
-    CraftingConfig, Ensemble, Epoch, Lesson, RobustDistillation, Targets, TrainConfig, teach_classifier,
+    Checkpoints, CraftingConfig, Ensemble, Epoch, Lesson, RobustDistillation, Targets, TrainConfig,
+    teach_classifier,
 };
 
 /// A value and the key of the stage that made it.
@@ -41,6 +43,11 @@ impl<T> Trained<T> {
     ) -> Result<Self> {
         Ok(Self { network: load(weights, device)?, epochs: read_json(curve)? })
     }
+}
+
+/// Where the stage that has these checkpoints keeps what it has attacked, until it is done.
+pub(super) fn attack_checkpoints(of_stage: &Checkpoints) -> AttackCheckpoints {
+    of_stage.path().map_or_else(AttackCheckpoints::none, AttackCheckpoints::at)
 }
 
 /// How a classifier is taught, beside what it is to answer; a teacher and an ensemble must be among the stage's upstream keys.

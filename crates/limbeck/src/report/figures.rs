@@ -10,7 +10,7 @@ use super::filters::{fixed, number};
 use super::panel::{Mark, Panel, Shape};
 use crate::evaluate::results::{
     AbstentionSummary, Calibration, ClassifierCurve, ClassifierEpoch, DaeEpoch, EpsCurve, Evaluation,
-    ScoreDetection, SuspicionPoint,
+    ScoreDetection, StudentEvaluation, SuspicionPoint,
 };
 
 /// More points than this are thinned out.
@@ -96,10 +96,46 @@ impl Figures {
     fn number(&mut self) {
         let Self { suspicion, paper_suspicion, roc, dae, eps_curve, reliability, risk_coverage, learning } =
             self;
-        let figures = [suspicion, paper_suspicion, roc, dae, eps_curve, reliability, risk_coverage, learning];
-        let present = figures.into_iter().flatten();
-        present.zip(1..).for_each(|(figure, number)| figure.number = number);
+        number_in_order([
+            suspicion,
+            paper_suspicion,
+            roc,
+            dae,
+            eps_curve,
+            reliability,
+            risk_coverage,
+            learning,
+        ]);
     }
+}
+
+/// Figures of a run without an audit; `None` where there is nothing to draw.
+#[derive(Serialize)]
+pub(super) struct StudentFigures {
+    eps_curve: Option<Figure>,
+    reliability: Option<Figure>,
+    risk_coverage: Option<Figure>,
+    learning: Option<Figure>,
+}
+
+impl StudentFigures {
+    /// Draws the figures of `run`.
+    pub(super) fn of(run: &StudentEvaluation) -> Self {
+        let mut figures = Self {
+            eps_curve: eps_curve(&run.robustness.curves),
+            reliability: reliability(&run.robustness.calibration),
+            risk_coverage: risk_coverage(&run.abstention),
+            learning: learning(&run.classifier_curves),
+        };
+        let Self { eps_curve, reliability, risk_coverage, learning } = &mut figures;
+        number_in_order([eps_curve, reliability, risk_coverage, learning]);
+        figures
+    }
+}
+
+/// Numbers what is there from 1.
+fn number_in_order<'a>(figures: impl IntoIterator<Item = &'a mut Option<Figure>>) {
+    figures.into_iter().flatten().zip(1..).for_each(|(figure, number)| figure.number = number);
 }
 
 impl Figure {

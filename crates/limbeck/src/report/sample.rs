@@ -18,7 +18,7 @@ pub(crate) fn evaluation() -> Evaluation {
     Evaluation {
         limbeck_version: "0.1.0".to_owned(),
         config_hash: "b3:5d41402abc4b2a76b9719d911017c592".to_owned(),
-        revision: 5,
+        revision: 6,
         config_toml: "seed = 7\n\n[poison]\nattack = \"i-fgsm\"\neps = 0.01\n".to_owned(),
         seed: 7,
         dataset: dataset(),
@@ -54,6 +54,35 @@ pub(crate) fn evaluation() -> Evaluation {
         attacked_examples: (0..3).map(attacked_example).collect(),
         checks: checks(),
         statements: statements(),
+    }
+}
+
+/// What a run on the same set without an audit says of the same teacher and student.
+pub(crate) fn student_evaluation() -> StudentEvaluation {
+    let run = evaluation();
+    let is_taught = |model: &str| ["teacher", "student"].contains(&model);
+    StudentEvaluation {
+        limbeck_version: run.limbeck_version,
+        config_hash: run.config_hash,
+        revision: run.revision,
+        config_toml: run.config_toml,
+        seed: run.seed,
+        dataset: TaughtSet {
+            name: run.dataset.name,
+            classes: run.dataset.classes,
+            train_images: run.dataset.train_images,
+            held_out_images: run.dataset.calibration_images,
+            test_images: run.dataset.test_images,
+            image_size: run.dataset.image_size,
+            content_hash: run.dataset.content_hash,
+        },
+        distillation: run.distillation,
+        models: run.models.into_iter().filter(|row| is_taught(&row.model)).collect(),
+        robustness: run.robustness,
+        abstention: AbstentionSummary { detector: None, ..run.abstention },
+        classifier_curves: run.classifier_curves,
+        attacked_examples: run.attacked_examples,
+        checks: run.checks,
     }
 }
 

@@ -87,12 +87,16 @@ impl Checkpoints {
         Self(None)
     }
 
-    /// Removes the file of a run that is finished.
+    /// The file, or the folder of one who keeps more than the state of one training.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.as_deref()
+    }
+
+    /// Removes the file of a run that is finished, or the folder.
     pub fn clear(&self) -> Result<()> {
-        match &self.0 {
-            Some(path) if path.exists() => std::fs::remove_file(path).map_err(Error::io("remove", path)),
-            _ => Ok(()),
-        }
+        let Some(path) = self.0.as_deref().filter(|path| path.exists()) else { return Ok(()) };
+        let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        removed.map_err(Error::io("remove", path))
     }
 
     pub(super) fn save<M: Module>(
