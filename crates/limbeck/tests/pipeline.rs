@@ -92,7 +92,7 @@ impl Progress for StopsAfter {
 /// Stops at the first safe point of the task of this name, and notes which tasks told how far they are.
 #[derive(Default)]
 struct StopsAt {
-    name: &'static str,
+    name: Option<String>,
     at_hand: std::sync::Mutex<String>,
     advanced: std::sync::Mutex<BTreeSet<String>>,
 }
@@ -108,7 +108,8 @@ impl Progress for StopsAt {
     }
 
     fn cancelled(&self) -> bool {
-        *self.at_hand.lock().expect("not poisoned") == self.name
+        let at_hand = self.at_hand.lock().expect("not poisoned");
+        self.name.as_deref().is_some_and(|name| *at_hand == name)
     }
 }
 
@@ -221,12 +222,19 @@ fn the_chain_ends_with_a_report_and_a_stopped_run_ends_with_the_same_bytes() {
     let [first, second] = [1, 2].map(|number| {
         format!("attack {number} of 4 on teacher, {}", ["fgsm eps 0.01", "i-fgsm eps 0.01"][number - 1])
     });
-    let at_second = StopsAt { name: String::leak(second.clone()), ..StopsAt::default() };
+    let at_second = StopsAt { name: Some(second.clone()), ..StopsAt::default() };
     assert!(matches!(run(&stopped, &at_second), Err(Error::Interrupted)));
     let attacked = |progress: StopsAt| progress.advanced.into_inner().expect("not poisoned");
     assert!(attacked(at_second).contains(&first));
+    let checkpoints = |folder: &Path| {
+        let entries =
+            std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+        entries.filter(|path| path.extension().is_some_and(|ending| ending == "checkpoint")).count()
+    };
+    assert_eq!(checkpoints(&stopped), 1, "of the evaluation");
     let to_the_end = StopsAt::default();
     run(&stopped, &to_the_end).expect("it goes on");
+    assert_eq!(checkpoints(&stopped), 0);
     let attacked = attacked(to_the_end);
     assert!(attacked.contains(&second) && !attacked.contains(&first), "{attacked:?}");
     let (a, b) = (files(&straight), files(&stopped));

@@ -6,13 +6,16 @@ use super::attack_checkpoint::AttackCheckpoint;
 use crate::attack::{AttackConfig, Batches, ThreatModel, craft};
 use crate::craft::stored_within;
 use crate::dataset::Dataset;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::network::Model;
 use crate::progress::Progress;
 use crate::tensors::values;
 
 /// Images attacked at once: few, so that a costly attack soon says how long it takes, and stops when it is told to.
 pub(super) const ATTACK_BATCH: usize = 32;
+
+/// Batches after which what is attacked is kept, should the evaluation be killed.
+const KEPT_EVERY: usize = 8;
 
 /// Images of which an attack that learns from many is shown the mean at once.
 const FIT_BATCH: usize = 128;
@@ -38,9 +41,9 @@ impl AttackedSet {
         Self::craft_from(&AttackCheckpoint::none(), model, attack, set, progress)
     }
 
-    /// The same, from where `checkpoint` says that it was stopped. What is attacked when it is stopped again, or done, is in the checkpoint.
+    /// The same, from where `checkpoint` says that it was stopped. What is attacked when it is done, stopped again or fails is in the checkpoint.
     ///
-    /// An attack draws by the image and not by the batch: the outcome is to the bit that of an attack that was never stopped.
+    /// An attack draws by the image and not by the batch: on the same device the outcome is to the bit that of an attack that was never stopped.
     pub(super) fn craft_from(
         checkpoint: &AttackCheckpoint,
         model: &dyn Model,
@@ -48,18 +51,18 @@ impl AttackedSet {
         set: &Dataset,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let mut attacked = checkpoint.load(set, &model.device())?;
+        let mut attacked = checkpoint.load(set, attack, &model.device())?;
         let before = attacked.len();
-        let outcome = attacked.go_on(model, attack, set, progress);
-        if matches!(outcome, Ok(()) | Err(Error::Interrupted)) && attacked.len() > before {
-            checkpoint.save(&attacked)?;
-        }
-        outcome.map(|()| attacked)
+        let outcome = attacked.go_on(checkpoint, model, attack, set, progress);
+        let kept = if attacked.len() > before { checkpoint.save(&attacked) } else { Ok(()) };
+        // What stopped the attack is what is reported, whatever came of keeping it.
+        outcome.and(kept).map(|()| attacked)
     }
 
     /// Attacks the images of `set` that are left.
     fn go_on(
         &mut self,
+        checkpoint: &AttackCheckpoint,
         model: &dyn Model,
         config: &AttackConfig,
         set: &Dataset,
@@ -88,25 +91,31 @@ impl AttackedSet {
                 self.targets.get_or_insert_default().extend(sought);
             }
             self.batches.push((attacked, classes));
+            if self.batches.len().is_multiple_of(KEPT_EVERY) {
+                checkpoint.save(self)?;
+            }
         }
         Ok(())
     }
 
-    /// From pixels in `[0, 1]`, `[images, 3, height, width]` of the first images of `set`, in the batches that they were attacked in.
+    /// From pixels `[images, 3, height, width]` of the first images of `set`, in the batches that they were attacked in, and within `threat` whatever they are.
     ///
     /// The images are as many as whole batches have, or all of the set's.
     pub(super) fn restored(
         set: &Dataset,
+        threat: ThreatModel,
         pixels: &[f32],
         targets: Option<Vec<u32>>,
         device: &Device,
-    ) -> Self {
+    ) -> Result<Self> {
         let bytes = set.size().bytes();
         let indices: Vec<usize> = (0..pixels.len() / bytes).collect();
         let batches = indices.chunks(ATTACK_BATCH).zip(pixels.chunks(ATTACK_BATCH * bytes));
-        let batches = batches
-            .map(|(chunk, pixels)| (set.tensor(pixels.to_vec(), chunk.len(), device), set.labels(chunk)));
-        Self { batches: batches.collect(), targets }
+        let restored = batches.map(|(chunk, pixels)| {
+            let attacked = set.tensor(pixels.to_vec(), chunk.len(), device);
+            Ok((threat.project(&set.batch(chunk, device)?, attacked), set.labels(chunk)))
+        });
+        Ok(Self { batches: restored.collect::<Result<_>>()?, targets })
     }
 
     /// How many images were attacked.

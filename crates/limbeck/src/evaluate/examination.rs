@@ -71,7 +71,7 @@ impl Source {
         let craft = |(index, attack): (usize, &&AttackConfig)| {
             let (label, number, count) = (attack.label(), index + 1, possible.len());
             progress.task(&format!("attack {number} of {count} on {name}, {label}"), "images");
-            let checkpoint = trials.checkpoints.of(name, attack);
+            let checkpoint = trials.checkpoints.of(attacked, attack, trials.attacked)?;
             let set = AttackedSet::craft_from(&checkpoint, attacked, attack, trials.attacked, progress)?;
             Ok((**attack, set))
         };

@@ -90,6 +90,7 @@ pub struct StudentEvaluation {
     /// Version of limbeck that wrote it.
     pub limbeck_version: String,
     /// Hash of the resolved config.
+    #[serde(default)]
     pub config_hash: String,
     /// Revision of the stages: figures of different ones mean different things.
     pub revision: u32,
@@ -98,9 +99,14 @@ pub struct StudentEvaluation {
     /// Seed of the run.
     pub seed: u64,
     /// What was read.
+    #[serde(default)]
     pub dataset: TaughtSet,
     /// Name of the method of distillation.
+    #[serde(default)]
     pub distillation: String,
+    /// Whether its teacher, or a network that its examples are crafted on, was there already: what that had learnt from is not known.
+    #[serde(default)]
+    pub given_networks: bool,
     /// Accuracy of teacher and student, clean and attacked.
     pub models: Vec<ModelRow>,
     /// What is left of them under attack: worst cases, curves, comparisons.
@@ -108,24 +114,26 @@ pub struct StudentEvaluation {
     /// The null output of the student.
     pub abstention: AbstentionSummary,
     /// Learning curves of both.
+    #[serde(default)]
     pub classifier_curves: Vec<ClassifierCurve>,
     /// Test images beside what attacks on the student made of them; empty without attacks, or where none were asked for.
+    #[serde(default)]
     pub attacked_examples: Vec<AttackedExample>,
     /// Self-checks of the evaluation (gradient masking and the like).
     pub checks: Vec<Check>,
 }
 
 /// The image set of a run without an audit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaughtSet {
     /// "embedded GTSRB sample" or the file name of the source.
     pub name: String,
     /// Class names by class index.
     pub classes: Vec<String>,
-    /// Images that teacher and student learnt from.
+    /// Images that the run's own networks learnt from, those among them that are trusted elsewhere.
     pub train_images: u64,
-    /// Images that they did not learn from: a third chose epochs and the others calibrated the null rule.
+    /// Images that these did not learn from: a third chose epochs and the others calibrated the null rule.
     pub held_out_images: u64,
     /// Images that nothing was fitted on.
     pub test_images: u64,

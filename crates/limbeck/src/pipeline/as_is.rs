@@ -41,7 +41,9 @@ impl Run<'_> {
     /// As [`execute`](Self::execute).
     pub fn distil_as_it_is(&mut self) -> Result<()> {
         let sets = self.start(Kind::AsIs)?;
-        self.taught_as_it_is(&sets).map(drop)
+        self.taught_as_it_is(&sets)?;
+        self.name_stale();
+        Ok(())
     }
 
     /// Measures teacher and student of such a run on its test images, the student with its null rule, and writes `evaluation.json`; what is missing of the
@@ -50,7 +52,9 @@ impl Run<'_> {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub fn evaluate_as_it_is(&mut self) -> Result<StudentEvaluation> {
-        self.evaluation_as_it_is().map(|evaluation| evaluation.value)
+        let evaluation = self.evaluation_as_it_is()?;
+        self.name_stale();
+        Ok(evaluation.value)
     }
 
     /// Measures them likewise, and writes `report.html`.
@@ -60,6 +64,7 @@ impl Run<'_> {
     pub fn report_as_it_is(&mut self) -> Result<StudentEvaluation> {
         let Made { value, key } = self.evaluation_as_it_is()?;
         self.page(&key, || crate::report::render_student(&value))?;
+        self.name_stale();
         Ok(value)
     }
 
@@ -155,6 +160,7 @@ impl Run<'_> {
                 content_hash: sets.content_hash().to_owned(),
             },
             distillation: distill.method.name().to_owned(),
+            given_networks: distill.has_given_networks(),
             models: examined.into_iter().map(|model| model.row).collect(),
             robustness,
             abstention: null,

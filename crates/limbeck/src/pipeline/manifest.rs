@@ -20,6 +20,9 @@ const LOCK: &str = ".lock";
 pub struct Manifest {
     /// Version of limbeck that wrote it.
     pub limbeck_version: String,
+    /// What kind of run it is; `None` of one that has not begun, and of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
     /// By stage name.
     pub stages: BTreeMap<String, StageRecord>,
 }
@@ -35,8 +38,9 @@ pub struct StageRecord {
 }
 
 /// What a run does about its training set; a folder holds runs of one kind.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
     /// It audits it first.
     Audited,
     /// It distils from all of it as it is.
@@ -65,7 +69,7 @@ impl Manifest {
                 "a new or empty folder, or a run directory",
             ));
         }
-        Ok(Self { limbeck_version: crate::VERSION.to_owned(), stages: BTreeMap::new() })
+        Ok(Self { limbeck_version: crate::VERSION.to_owned(), kind: None, stages: BTreeMap::new() })
     }
 
     /// Makes the folder, and keeps other runs out of it until what is returned is dropped.
@@ -83,12 +87,13 @@ impl Manifest {
 
     /// Every audit begins with the undefended classifier, and nothing but an audit makes one.
     fn is_audited(&self) -> bool {
-        self.stages.contains_key("undefended")
+        self.kind.map_or_else(|| self.stages.contains_key("undefended"), |kind| kind == Kind::Audited)
     }
 
     /// Whether a set was distilled as it is.
     pub(super) fn is_as_is(&self) -> bool {
-        self.stages.contains_key("teacher") && !self.is_audited()
+        let is_taught = || self.stages.contains_key("teacher") && !self.is_audited();
+        self.kind.map_or_else(is_taught, |kind| kind == Kind::AsIs)
     }
 
     /// Refuses to mix a run with an audit and one without in one folder: each would write over the other's student.
@@ -99,7 +104,7 @@ impl Manifest {
         let (found, expected) = match kind {
             Kind::Audited if self.is_as_is() => (
                 "a set that was distilled as it is (--as-is)",
-                "another folder for a run with an audit; its student is measured by `limbeck evaluate FOLDER`",
+                "another folder for a run with an audit; its student is measured by `limbeck evaluate FOLDER`, and shown by `limbeck report FOLDER`",
             ),
             Kind::AsIs if self.is_audited() => {
                 ("a run with an audit", "another folder for a set that is distilled as it is (--as-is)")
@@ -189,5 +194,23 @@ mod tests {
         manifest.record(folder.path(), "undefended", "key", &[]).expect("written");
         let error = manifest.refuse_other_kind(folder.path(), Kind::AsIs).expect_err("audited").to_string();
         assert!(error.contains("found a run with an audit"), "{error}");
+    }
+
+    #[test]
+    fn a_run_that_has_finished_no_stage_has_its_kind_already() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut manifest = Manifest::open(folder.path()).expect("empty");
+        assert!(!manifest.is_as_is() && !manifest.is_audited());
+        for (kind, other) in [(Kind::AsIs, Kind::Audited), (Kind::Audited, Kind::AsIs)] {
+            manifest.kind = Some(kind);
+            manifest.save(folder.path()).expect("written");
+            let manifest = Manifest::open(folder.path()).expect("read");
+            assert_eq!(
+                (manifest.is_as_is(), manifest.is_audited()),
+                (kind == Kind::AsIs, other == Kind::AsIs)
+            );
+            manifest.refuse_other_kind(folder.path(), kind).expect("its own kind");
+            manifest.refuse_other_kind(folder.path(), other).expect_err("the other kind");
+        }
     }
 }

@@ -45,7 +45,7 @@ pub use config::{
 };
 pub(crate) use config::{overlaid, parse_value};
 pub(crate) use ground::{Ground, Images};
-pub use manifest::{Manifest, StageRecord};
+pub use manifest::{Kind, Manifest, StageRecord};
 pub use overrule::ByHand;
 pub use presets::Preset;
 pub use run::{Goal, Outcome, Run};

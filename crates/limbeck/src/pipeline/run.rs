@@ -227,6 +227,7 @@ impl<'a> Run<'a> {
             // What a run that was killed has left.
             self.sweep(|file| file.starts_with(HIDDEN))?;
         }
+        self.manifest.kind = Some(kind);
         self.manifest.save(&self.directory)?;
         let (path, text) = (self.path("config.toml"), self.config.to_toml());
         write_atomically(&path, |file| file.write_all(text.as_bytes()).map_err(Error::io("write", &path)))?;
@@ -248,7 +249,7 @@ impl<'a> Run<'a> {
     }
 
     /// Names the stages that earlier runs made of other inputs, and that this one did not come to.
-    fn name_stale(&self) {
+    pub(super) fn name_stale(&self) {
         let others =
             self.manifest.stages.keys().filter(|name| self.has_made && !self.visited.contains(*name));
         others.for_each(|name| self.progress.stage(name, StageEvent::Stale));
@@ -285,6 +286,7 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         self.visited.insert(name.to_owned());
         if self.manifest.is_done(&self.directory, name, key, files)? {
+            self.sweep_checkpoints(name)?;
             self.progress.stage(name, StageEvent::Skipped);
             return Ok(());
         }
@@ -299,10 +301,16 @@ impl<'a> Run<'a> {
         }
         make(self, &checkpoints)?;
         self.manifest.record(&self.directory, name, key, files)?;
-        checkpoints.clear()?;
-        // What a stop under other settings has left of this stage.
-        self.sweep(|file| file.starts_with(&format!("{name}-")) && file.ends_with(".checkpoint"))?;
+        self.sweep_checkpoints(name)?;
         self.progress.stage(name, StageEvent::Finished);
         Ok(())
+    }
+
+    /// Removes the checkpoints of a stage that is done, and what a stop under other settings has left of it.
+    fn sweep_checkpoints(&self, stage: &str) -> Result<()> {
+        self.sweep(|file| {
+            file.strip_prefix(stage).is_some_and(|rest| rest.starts_with('-'))
+                && file.ends_with(".checkpoint")
+        })
     }
 }

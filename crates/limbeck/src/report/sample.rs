@@ -59,8 +59,19 @@ pub(crate) fn evaluation() -> Evaluation {
 
 /// What a run on the same set without an audit says of the same teacher and student.
 pub(crate) fn student_evaluation() -> StudentEvaluation {
-    let run = evaluation();
+    let mut run = evaluation();
     let is_taught = |model: &str| ["teacher", "student"].contains(&model);
+    let robustness = &mut run.robustness;
+    robustness.worst_cases.retain(|row| is_taught(&row.model));
+    robustness.curves.retain(|row| is_taught(&row.model));
+    robustness.calibration.retain(|row| row.model.split(',').next().is_some_and(is_taught));
+    robustness.comparisons.retain(|row| is_taught(&row.first) && is_taught(&row.second));
+    run.classifier_curves.retain(|row| is_taught(&row.model));
+    run.models.retain(|row| is_taught(&row.model));
+    run.models
+        .iter_mut()
+        .flat_map(|row| &mut row.transferred)
+        .for_each(|row| row.crafted_on = "teacher".to_owned());
     StudentEvaluation {
         limbeck_version: run.limbeck_version,
         config_hash: run.config_hash,
@@ -77,7 +88,8 @@ pub(crate) fn student_evaluation() -> StudentEvaluation {
             content_hash: run.dataset.content_hash,
         },
         distillation: run.distillation,
-        models: run.models.into_iter().filter(|row| is_taught(&row.model)).collect(),
+        given_networks: false,
+        models: run.models,
         robustness: run.robustness,
         abstention: AbstentionSummary { detector: None, ..run.abstention },
         classifier_curves: run.classifier_curves,

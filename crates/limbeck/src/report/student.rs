@@ -48,7 +48,7 @@ mod tests {
     use super::super::sample;
     use super::super::sound::assert_sound;
     use super::*;
-    use crate::evaluate::results::{Rate, Robustness};
+    use crate::evaluate::results::{Rate, Robustness, TaughtSet};
 
     fn page(run: &StudentEvaluation) -> String {
         render_student(run).expect("the sample renders")
@@ -94,14 +94,49 @@ mod tests {
     fn the_page_says_what_the_student_is_worth_and_claims_no_audit() {
         let run = sample::student_evaluation();
         let page = page(&run);
-        let student = "the student classifies 95.3\u{202f}% of clean test images correctly (teacher: ";
-        assert!(page.contains(student), "{}", headline_of(&page));
+        let [teacher, student] = ["teacher", "student"].map(|name| {
+            let row = run.models.iter().find(|row| row.model == name).expect("the sample has both");
+            super::super::filters::share(row.clean)
+        });
+        // 24 of 1,000 images are right under every attack in the sample.
+        let headline = format!(
+            "the student classifies {student} of clean test images correctly (teacher: {teacher}) and 2.4\u{202f}% in the worst case \
+             over all attacks (L\u{2011}infinity\u{a0}eps\u{a0}0.03)."
+        );
+        assert_eq!(headline_of(&page), headline);
+        let figure =
+            page.split("Student in the worst case, L-infinity eps 0.03").nth(1).expect("a key figure");
+        assert!(
+            figure.split("</div>").next().is_some_and(|figure| figure.contains("24 of 1,000")),
+            "{figure}"
+        );
+        let TaughtSet { train_images, held_out_images, test_images, .. } = run.dataset;
+        let of = |part: &str, images: u64| {
+            let words = format!("{part}{}", super::super::filters::count(images));
+            assert!(page.contains(&words), "{words}");
+        };
+        of("Teacher and student learnt from ", train_images);
+        of("and nothing taken out. ", held_out_images);
+        of(
+            " others were held out: a third of them, by whole groups, chose epochs, and the rest calibrated the null rule. ",
+            test_images,
+        );
         for section in ["models", "robustness", "calibration", "abstention", "learning", "checks", "config"] {
             assert!(page.contains(&format!("<section id=\"{section}\">")), "{section}");
         }
         assert!(page.contains("<h3>Attacked test images</h3>") && page.contains("class=\"stamp\""));
         assert!(page.contains("nothing was audited") && !page.contains("that the audit kept"));
         assert!(page.contains(&run.dataset.content_hash) && page.contains(&run.config_hash));
+    }
+
+    #[test]
+    fn networks_that_were_there_already_are_named_beside_what_they_may_have_seen() {
+        let mut run = sample::student_evaluation();
+        let words = "whether that had learnt from held-out or test images is not known";
+        assert!(!page(&run).contains(words));
+        run.given_networks = true;
+        let page = page(&run);
+        assert!(page.contains(words) && page.contains("<p>The student learnt from"));
     }
 
     #[test]

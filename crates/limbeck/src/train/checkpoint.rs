@@ -92,11 +92,12 @@ impl Checkpoints {
         self.0.as_deref()
     }
 
-    /// Removes the file of a run that is finished, or the folder.
+    /// Removes the file of a run that is finished.
     pub fn clear(&self) -> Result<()> {
-        let Some(path) = self.0.as_deref().filter(|path| path.exists()) else { return Ok(()) };
-        let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-        removed.map_err(Error::io("remove", path))
+        match &self.0 {
+            Some(path) if path.exists() => std::fs::remove_file(path).map_err(Error::io("remove", path)),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn save<M: Module>(
