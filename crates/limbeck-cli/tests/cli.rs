@@ -375,7 +375,7 @@ fn students_of_a_set_as_it_is_are_measured_with_their_null_rule_and_summed_up() 
     let said = workshop.limbeck(&["seeds", "1", "2"]).succeeds();
     assert!(said.contains("null answer") && said.contains("student: clean"), "{said}");
     workshop.limbeck(&["evaluate", "1", "--ablation"]).is_refused(2, &["--ablation", "no audit"]);
-    workshop.limbeck(&["run", "sample", "--out", "1"]).is_refused(1, &["--as-is", "limbeck evaluate"]);
+    workshop.limbeck(&["run", "--out", "1"]).is_refused(1, &["--as-is", "limbeck evaluate"]);
     let said = workshop.limbeck(&["report", "1", "--quiet"]).succeeds();
     assert!(said.contains("report.html"), "{said}");
     let page = fs::read_to_string(workshop.path("1/report.html")).expect("a page");
