@@ -97,6 +97,7 @@ fn environment() -> std::result::Result<Environment<'static>, minijinja::Error> 
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.add_template("page.css", include_str!("page.css"))?;
+    environment.add_template("head.html", include_str!("head.html"))?;
     environment.add_template("macros.html", include_str!("macros.html"))?;
     environment.add_template("audit.css", include_str!("audit.css"))?;
     environment.add_template("audit.html", include_str!("audit.html"))?;
