@@ -54,7 +54,9 @@ impl AttackedSet {
         let mut attacked = checkpoint.load(set, attack, &model.device())?;
         let before = attacked.len();
         let outcome = attacked.go_on(checkpoint, model, attack, set, progress);
-        let kept = if attacked.len() > before { checkpoint.save(&attacked) } else { Ok(()) };
+        // What was kept on the way is not written again.
+        let is_kept = attacked.len() == before || attacked.batches.len().is_multiple_of(KEPT_EVERY);
+        let kept = if is_kept { Ok(()) } else { checkpoint.save(&attacked) };
         // What stopped the attack is what is reported, whatever came of keeping it.
         outcome.and(kept).map(|()| attacked)
     }
